@@ -1,0 +1,162 @@
+"""What a failure of the Hub means to the user, in one line, and whether to try again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from mergeline.errors import HubError, MergelineError, RepositoryError, TransientHubError
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 60.0
+
+TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 520, 522, 524})
+
+_T = TypeVar("_T")
+
+
+def attempt(
+    call: Callable[[], _T], explain: Callable[[Exception], MergelineError] | None = None, attempts: int = ATTEMPTS
+) -> _T:
+    """Call the Hub; try again, later and later, while its failures are transient.
+
+    The library's own exceptions hold request headers and signed URLs, so they are not chained to what is raised.
+
+    Args:
+        call: Does the request and returns its result.
+        explain: Turns what the Hub's libraries raise into one of Mergeline's errors; None: ``call`` does that itself.
+        attempts: How often ``call`` is made at most.
+    """
+    for attempt_number in range(1, attempts + 1):
+        try:
+            return call()
+        except MergelineError as error:
+            failure, requested_delay = error, 0.0
+        except Exception as error:
+            if explain is None or not _is_request_failure(error):
+                raise
+            failure = explain(error)
+            requested_delay = _requested_delay(error)
+        if not isinstance(failure, TransientHubError) or attempt_number == attempts:
+            raise failure
+        # Half of it is random, so that many workers refused together do not come back together.
+        delay = FIRST_DELAY_SECONDS * 2 ** (attempt_number - 1) * random.uniform(0.5, 1)
+        delay = min(max(delay, requested_delay), LONGEST_DELAY_SECONDS)
+        logger.warning("%s Attempt %d of %d in %.1f s.", failure, attempt_number + 1, attempts, delay)
+        time.sleep(delay)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def explain(error: Exception, *, hub_url: str, repo_id: str, revision: str | None) -> MergelineError:
+    """Turn an exception of huggingface_hub, httpx or hf_xet into one of Mergeline's, of one line and without secrets.
+
+    Classes are told by their names, so that this module imports none of the three.
+    """
+    names = {base.__name__ for base in type(error).__mro__}
+    status = status_of(error)
+    place = f"{repo_id} at {hub_url}"
+    if isinstance(error.__cause__, Exception) and (status is None and not is_transport_failure(error)):
+        # The library wraps what failed: a LocalEntryNotFoundError for any trouble before a download, a RuntimeError
+        # for any during an upload.
+        return explain(error.__cause__, hub_url=hub_url, repo_id=repo_id, revision=revision)
+    if "OfflineModeIsEnabled" in names:
+        return HubError(f"{place} was not asked: HF_HUB_OFFLINE is set; unset it, or fetch the files beforehand.")
+    if "GatedRepoError" in names:
+        return RepositoryError(
+            f"{place} is gated: accept its conditions at {hub_url}/{repo_id}, then set HF_TOKEN to a token of yours."
+        )
+    if "RevisionNotFoundError" in names:
+        return RepositoryError(f"{place} has no revision {revision!r}: name a branch, a tag or a full commit.")
+    if "RemoteEntryNotFoundError" in names:
+        return RepositoryError(f"{place} lacks a file it should have at {revision or 'main'}: {_said(error)}")
+    if "RepositoryNotFoundError" in names:
+        return RepositoryError(
+            f"{place} does not exist or is private: check the name, or set HF_TOKEN to a token that may read it."
+        )
+    if "LocalTokenNotFoundError" in names:
+        return RepositoryError(f"No token for {hub_url}: set HF_TOKEN, or log in with `hf auth login`.")
+    if "HFValidationError" in names:
+        return RepositoryError(f"{repo_id!r} is not a repository id; expected `owner/name`.")
+    if status == 401 or "XetAuthenticationError" in names:
+        return RepositoryError(f"{place} refused the token: set HF_TOKEN to a valid one, or unset it.")
+    if status == 403:
+        return RepositoryError(f"{place} does not allow this ({_said(error)}): use a token with the permission for it.")
+    if status in TRANSIENT_STATUSES:
+        return TransientHubError(f"{_answerer(error, hub_url)} answered {status} for {repo_id}: {_said(error)}.")
+    if status is not None:
+        return HubError(f"{_answerer(error, hub_url)} answered {status} for {repo_id}: {_said(error)}.")
+    if is_transport_failure(error):
+        return TransientHubError(
+            f"{hub_url} could not be reached for {repo_id} ({type(error).__name__}: {_said(error)}); check the network "
+            "and HF_ENDPOINT."
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return HubError(f"No space left on the device while fetching {place}; free some and run again.")
+    return HubError(f"{place} could not be used ({type(error).__name__}: {_said(error)}).")
+
+
+def status_of(error: Exception) -> int | None:
+    """HTTP status of the answer that ``error`` is about, if it is about one."""
+    response: Any = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def is_transport_failure(error: Exception) -> bool:
+    """Whether the connection failed, rather than the request."""
+    names = {base.__name__ for base in type(error).__mro__}
+    return bool(names & {"TransportError", "ConnectionError", "TimeoutError"}) and "UnsupportedProtocol" not in names
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` without tokens and without the queries of URLs, which may be signatures."""
+    text = re.sub(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*", r"\1", text)
+    text = re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_...", text)
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return text.replace(token, "...") if len(token) >= 8 else text
+
+
+def keep_signatures_out_of_logs() -> None:
+    """Let no library's log line show the query of a URL: on the Hub's storage it is a key to the file."""
+    for name in ("httpx2", "httpcore2.http11", "huggingface_hub.file_download", "huggingface_hub.utils._http"):
+        logging.getLogger(name).addFilter(_without_secrets_filter)
+
+
+def _without_secrets_filter(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), ()
+    return True
+
+
+def _is_request_failure(error: Exception) -> bool:
+    """Whether the Hub's libraries raise such exceptions; anything else is a mistake of ours."""
+    is_http = "HTTPError" in {base.__name__ for base in type(error).__mro__}
+    return is_http or isinstance(error, (OSError, ValueError, RuntimeError))
+
+
+def _said(error: Exception) -> str:
+    """What the server, else the exception, says: one line of at most 300 characters."""
+    text = getattr(error, "server_message", None) or str(error) or type(error).__name__
+    line = " ".join(without_secrets(str(text)).split()).rstrip(".")
+    return line if len(line) <= 300 else f"{line[:297]}..."
+
+
+def _answerer(error: Exception, hub_url: str) -> str:
+    """Scheme and host that answered: the Hub, or the storage it redirects to."""
+    parts = urlsplit(str(getattr(getattr(error, "response", None), "url", hub_url)))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _requested_delay(error: Exception) -> float:
+    """Seconds the server asks to wait, 0 if it does not say."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", {})
+    value = str(headers.get("Retry-After", ""))
+    return float(value) if value.isdigit() else 0.0

@@ -1,0 +1,65 @@
+"""Differences without their outliers and without their dust."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods.task_vectors import (
+    DENSITY,
+    INT8_MASK,
+    LAMBDA,
+    WEIGHT,
+    KeepAll,
+    KeepMiddle,
+    TaskVectors,
+    Thinning,
+    element_count,
+    weights_that_cancel,
+)
+
+
+class Breadcrumbs(MergeMethod):
+    """Drop each difference's ``gamma`` largest elements and so many of the smallest that ``density`` remain.
+
+    References:
+        Davari and Belilovsky, "Model Breadcrumbs: scaling multi-task model merging with sparse masks", ECCV 2024.
+        ``gamma`` and ``density`` are mergekit's names for what is dropped at the top and kept in all.
+    """
+
+    name = "breadcrumbs"
+    parameters = (
+        WEIGHT,
+        DENSITY,
+        Parameter("gamma", per_model=True, default=0.01, low=0.0, high=1.0),
+        LAMBDA,
+        Parameter("normalize", default=False),
+        Parameter("rescale", default=False),
+        INT8_MASK,
+    )
+    base_model = BaseModelRule.ORIGIN
+    min_models = 1
+    has_vote: ClassVar[bool] = False
+
+    def problem(self, settings: TensorSettings) -> str | None:
+        return weights_that_cancel(settings, has_vote=self.has_vote)
+
+    def kernel(self, settings: TensorSettings) -> Kernel:
+        count = element_count(settings)
+
+        def thinning(density: float, gamma: float) -> Thinning:
+            if density >= 1:
+                return KeepAll()
+            kept, largest = int(density * count), int(gamma * count)
+            smallest = max(0, count - kept - largest)
+            return KeepMiddle(kept, count - kept - smallest)
+
+        pairs = zip(settings.numbers("density"), settings.numbers("gamma"), strict=True)
+        return TaskVectors(settings, [thinning(*pair) for pair in pairs], has_vote=self.has_vote)
+
+
+class BreadcrumbsTies(Breadcrumbs):
+    """Breadcrumbs with a vote on signs, as in TIES."""
+
+    name = "breadcrumbs_ties"
+    has_vote = True

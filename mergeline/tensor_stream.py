@@ -1,0 +1,299 @@
+"""One tensor at a time, streamed in pieces from the sources through a method's kernel into the output file.
+
+Imported only where tensors are merged: it needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from math import prod, sqrt
+
+import torch
+from torch import Tensor
+
+from mergeline.checkpoint import BITS
+from mergeline.errors import MergeError
+from mergeline.methods import METHODS, Kernel
+from mergeline.methods.distances import DistanceMeter, Distances
+from mergeline.plan import MergePlan, TensorInput, TensorPlan
+from mergeline.shard_file import ShardFile, TensorOutcome
+from mergeline.source_files import SourceFiles
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SMALLEST_BLOCK = 2**16
+"""A GPU that has no room for this has no room for merging."""
+_OUTPUT = -1
+"""Slot of the output's buffer; the inputs' are counted from 0."""
+
+
+@dataclass(frozen=True)
+class StreamSizes:
+    """How much of a tensor is in memory at once."""
+
+    held_elements: int
+    """A tensor up to this size is read once and kept for all its passes."""
+    block_elements: int
+    """A larger one is read in blocks, once for every pass."""
+    piece_elements: int
+    """Computed, and on the CPU written, in one go."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a buffer holds."""
+
+    item: TensorInput
+    start: int
+    stop: int
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Elements of one tensor that are computed alike, and how they are cut."""
+
+    start: int
+    stop: int
+    inputs: tuple[TensorInput, ...]
+    row_elements: int
+    """Pieces hold whole multiples of this; 1 unless the kernel wants rows."""
+    dtype: torch.dtype
+    """Of the arithmetic."""
+
+
+class TensorMerger:
+    """One worker's buffers, reused for every tensor it merges."""
+
+    def __init__(
+        self, plan: MergePlan, sources: SourceFiles, file: ShardFile, data_start: int, device: str, sizes: StreamSizes,
+        on_progress: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        """Allocate nothing yet.
+
+        Args:
+            plan: The whole merge.
+            sources: Where inputs are read.
+            file: Where results are written.
+            data_start: First byte of the file's data section.
+            device: ``cpu`` or ``cuda:n``.
+            sizes: What is in memory at once.
+            on_progress: Told the number of bytes just written.
+        """
+        self._method = METHODS[plan.merge_method]
+        self._labels = [source.label for source in plan.sources]
+        self._sources, self._file, self._data_start = sources, file, data_start
+        self._device, self._sizes, self._on_progress = torch.device(device), sizes, on_progress
+        self._raw: dict[int, Tensor] = {}
+        self._held: dict[int, _Held] = {}
+        self._scratch: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._has_written = False
+
+    def merge(self, tensor: TensorPlan) -> None:
+        """Compute one output tensor, write it to its place and note it in the journal.
+
+        Raises:
+            MergeError: If a source cannot be read as planned, the result is not finite, or a GPU's memory is too
+                small even for small blocks.
+        """
+        self._has_written = False
+        while True:
+            try:
+                outcome = self._copy(tensor) if tensor.is_copied else self._compute(tensor)
+            except torch.OutOfMemoryError:
+                self._shrink(tensor)
+            else:
+                self._file.finish(outcome)
+                return
+
+    def _shrink(self, tensor: TensorPlan) -> None:
+        """Go on with half the block after a GPU ran out of memory."""
+        held, block = self._sizes.held_elements // 2, self._sizes.block_elements // 2
+        # What was written may already be hashed, and other blocks may round otherwise: only a fresh tensor is retried.
+        if self._has_written or block < _SMALLEST_BLOCK:
+            raise MergeError(
+                f"tensor {tensor.name!r}: {self._device} ran out of memory; run again with fewer workers or "
+                "`--device cpu`, finished tensors are kept."
+            ) from None
+        self._sizes = StreamSizes(held, block, min(block, self._sizes.piece_elements))
+        self._scratch.clear()
+        self._raw.clear()
+        self._held.clear()
+        torch.cuda.empty_cache()
+
+    def _copy(self, tensor: TensorPlan) -> TensorOutcome:
+        item = tensor.inputs[0]
+        for start in range(0, tensor.nbytes, self._sizes.block_elements):
+            block = self._bytes(_OUTPUT, min(self._sizes.block_elements, tensor.nbytes - start)).numpy().data
+            self._sources.read(item, start, block)
+            self._write(tensor, start, block)
+        return TensorOutcome(tensor.name, "copied", (1.0,), (), (), ())
+
+    def _compute(self, tensor: TensorPlan) -> TensorOutcome:
+        settings = tensor.method_settings()
+        kernel = self._method.kernel(settings)
+        dtype = _wide_dtype([item.spec.dtype for item in tensor.inputs], tensor.dtype)
+        row = settings.shape[-1] if kernel.by_rows and len(settings.shape) > 1 else 1
+        part = _Part(0, prod(settings.shape), tensor.inputs, row, dtype)
+        for number in range(kernel.passes):
+            for _, _, blocks in self._blocks(part):
+                for pieces, _ in self._pieces(part, blocks):
+                    kernel.observe(number, pieces)
+            kernel.end_pass(number)
+        measured = _Measured(len(tensor.inputs), kernel)
+        self._merge_part(tensor, part, kernel, measured)
+        rest = _Part(part.stop, tensor.element_count, tensor.inputs[:1], 1, dtype)
+        if rest.start < rest.stop:
+            self._merge_part(tensor, rest, None, None)
+        return measured.outcome(tensor.name)
+
+    def _merge_part(self, tensor: TensorPlan, part: _Part, kernel: Kernel | None, measured: _Measured | None) -> None:
+        """Merge and write a part, block by block; without a kernel its only input is rounded to the output's dtype."""
+        width, output_dtype = BITS[tensor.dtype] // 8, _DTYPES[tensor.dtype]
+        on_host = self._device.type == "cpu"
+        # Multiplied by 0, a sum leaves 0 if every element is finite, and NaN if not: one look for the whole part.
+        check = torch.zeros((), dtype=torch.float32, device=self._device)
+        for start, stop, blocks in self._blocks(part):
+            on_gpu = None if on_host else torch.empty(stop - start, dtype=output_dtype, device=self._device)
+            for pieces, position in self._pieces(part, blocks):
+                result = self._wide(_OUTPUT, pieces[0].numel(), part.dtype).view(pieces[0].shape)
+                if kernel is None or measured is None:
+                    result = pieces[0]
+                else:
+                    measured.before(pieces)
+                    kernel.merge(pieces, result)
+                    if measured.wants_result:
+                        again = [self._widened(i, block, position, part) for i, block in enumerate(blocks)]
+                        measured.after(again, result)
+                count = result.numel()
+                if on_gpu is None:
+                    host = self._bytes(_OUTPUT, count * width)
+                    piece = host.view(output_dtype)
+                else:
+                    host, piece = None, on_gpu[position : position + count]
+                piece.copy_(result.flatten())
+                # float16 overflows in the rounding, the others do not.
+                check += (piece if tensor.dtype == "F16" else result).sum(dtype=torch.float32) * 0
+                if host is not None:
+                    # Written and hashed at once, while it is in the cache.
+                    self._write(tensor, (start + position) * width, host.numpy().data)
+            if on_gpu is not None:
+                host = self._bytes(_OUTPUT, (stop - start) * width)
+                host.view(output_dtype).copy_(on_gpu, non_blocking=True)
+                torch.cuda.current_stream(self._device).synchronize()
+                self._write(tensor, start * width, host.numpy().data)
+        if torch.isnan(check):
+            names = " and ".join(self._labels[item.source] for item in part.inputs)
+            raise MergeError(
+                f"tensor {tensor.name!r}: the result holds NaN or infinite values as {tensor.dtype}; look at it in "
+                f"{names}."
+            )
+
+    def _blocks(self, part: _Part) -> Iterator[tuple[int, int, list[Tensor]]]:
+        """Read a part's inputs block by block, in their stored dtypes."""
+        piece = self._piece_elements(part)
+        step = max(piece, self._sizes.block_elements // piece * piece)
+        if part.stop - part.start <= self._sizes.held_elements:
+            step = max(1, part.stop - part.start)
+        for start in range(part.start, part.stop, step):
+            stop = min(start + step, part.stop)
+            yield start, stop, [self._read(i, item, start, stop) for i, item in enumerate(part.inputs)]
+
+    def _pieces(self, part: _Part, blocks: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], int]]:
+        """Widen blocks piece by piece; with each, its position in the block."""
+        for position in range(0, blocks[0].numel(), self._piece_elements(part)):
+            yield [self._widened(i, block, position, part) for i, block in enumerate(blocks)], position
+
+    def _piece_elements(self, part: _Part) -> int:
+        return max(1, self._sizes.piece_elements // part.row_elements) * part.row_elements
+
+    def _widened(self, slot: int, block: Tensor, position: int, part: _Part) -> Tensor:
+        values = block[position : position + self._piece_elements(part)]
+        wide = self._wide(slot, values.numel(), part.dtype).copy_(values)
+        return wide if part.row_elements == 1 else wide.view(-1, part.row_elements)
+
+    def _read(self, slot: int, item: TensorInput, start: int, stop: int) -> Tensor:
+        """Return elements ``start`` to ``stop`` of an input on the device, reading them only if they are not there."""
+        held = self._held.get(slot)
+        if held is not None and (held.item, held.start, held.stop) == (item, start, stop):
+            return held.values
+        self._held.pop(slot, None)
+        width = BITS[item.spec.dtype] // 8
+        raw = self._bytes(slot, (stop - start) * width)
+        self._sources.read(item, start * width, raw.numpy().data)
+        values = raw.view(_DTYPES[item.spec.dtype])
+        if self._device.type != "cpu":
+            values = values.to(self._device, non_blocking=True)
+        self._held[slot] = _Held(item, start, stop, values)
+        return values
+
+    def _write(self, tensor: TensorPlan, start: int, data: memoryview) -> None:
+        self._has_written = True
+        self._file.write(self._data_start + tensor.offset + start, data)
+        self._on_progress(len(data))
+
+    def _bytes(self, slot: int, nbytes: int) -> Tensor:
+        """Return the first ``nbytes`` of a host buffer that grows to the largest block asked of it."""
+        buffer = self._raw.get(slot)
+        if buffer is None or buffer.numel() < nbytes:
+            self._held.pop(slot, None)
+            buffer = torch.empty(nbytes, dtype=torch.uint8, pin_memory=self._device.type != "cpu")
+            self._raw[slot] = buffer
+        elif self._device.type != "cpu":
+            # A copy to the GPU may still be reading what this buffer held.
+            torch.cuda.current_stream(self._device).synchronize()
+        return buffer[:nbytes]
+
+    def _wide(self, slot: int, count: int, dtype: torch.dtype) -> Tensor:
+        scratch = self._scratch.get((slot, dtype))
+        if scratch is None or scratch.numel() < count:
+            scratch = torch.empty(count, dtype=dtype, device=self._device)
+            self._scratch[slot, dtype] = scratch
+        return scratch[:count]
+
+
+class _Measured:
+    """Norms and distances of one tensor's inputs and result: from the kernel where it has them, else gathered here."""
+
+    def __init__(self, input_count: int, kernel: Kernel) -> None:
+        self._kernel, self._count = kernel, input_count
+        self._meter = DistanceMeter(input_count) if kernel.distances is None and input_count > 1 else None
+        self.wants_result = kernel.coefficients is None
+        """Whether how far the result has moved must be seen, rather than follow from the coefficients."""
+        self._moved = [torch.zeros((), dtype=torch.float64)] * input_count
+
+    def before(self, pieces: Sequence[Tensor]) -> None:
+        if self._meter is not None:
+            self._meter.observe(pieces)
+
+    def after(self, pieces: Sequence[Tensor], result: Tensor) -> None:
+        for i, piece in enumerate(pieces):
+            difference = piece.sub_(result).flatten()
+            self._moved[i] = self._moved[i].to(result.device) + torch.dot(difference, difference)
+
+    def outcome(self, name: str) -> TensorOutcome:
+        """Say what was done."""
+        distances = self._kernel.distances or (self._meter.result() if self._meter is not None else None)
+        if distances is None:
+            return TensorOutcome(name, self._kernel.branch, self._kernel.coefficients, (), (), ())
+        return TensorOutcome(
+            name,
+            self._kernel.branch,
+            self._kernel.coefficients,
+            tuple(map(sqrt, distances.squared_norms)),
+            tuple(tuple(map(sqrt, row)) for row in distances.squared),
+            self._distances_moved(distances),
+        )
+
+    def _distances_moved(self, distances: Distances) -> tuple[float, ...]:
+        coefficients = self._kernel.coefficients
+        if coefficients is None:
+            return tuple(sqrt(float(moved)) for moved in self._moved)
+        pairs = [(coefficients, j) for j in range(self._count)]
+        return tuple(map(sqrt, starmap(distances.squared_distance_of_sum, pairs)))
+
+
+def _wide_dtype(inputs: Sequence[str], output: str) -> torch.dtype:
+    """Return the dtype of the arithmetic: float32, or float64 where that is stored."""
+    return torch.float64 if "F64" in (*inputs, output) else torch.float32
