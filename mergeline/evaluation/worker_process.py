@@ -1,0 +1,162 @@
+"""The process that loads models: started, listened to, limited in time, and its failure told in one error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import mergeline
+from mergeline.errors import EvaluationError, EvaluationInputError
+
+REQUEST_NAME = "request.json"
+RESULT_NAME = "result.json"
+FAILURE_NAME = "failure.json"
+_LOG_NAME = "output.log"
+_LAST_LINES = 15
+
+_SECRET = re.compile(r"(TOKEN|API_KEY|SECRET|PASSWORD)(_PATH)?$")
+
+
+class WorkerOutOfMemoryError(EvaluationError):
+    """The process ran out of memory, or was killed as if it had."""
+
+
+def run_worker(
+    request: Mapping[str, Any], *, time_limit_seconds: float, on_line: Callable[[str], None] | None = None
+) -> Any:
+    """Run :mod:`mergeline.evaluation.worker` on ``request`` and return what it answers, parsed from JSON.
+
+    Args:
+        request: Told to the process as JSON; see the worker's jobs.
+        time_limit_seconds: After so long the process and all its children are killed.
+        on_line: Called with each line of progress as it appears.
+
+    Raises:
+        EvaluationInputError: the process found the model, task or questions unfit.
+        WorkerOutOfMemoryError: it ran out of memory.
+        EvaluationError: it crashed, gave unusable scores, or took too long; with its last lines.
+    """
+    with tempfile.TemporaryDirectory(prefix="mergeline-evaluation-") as name:
+        directory = Path(name)
+        (directory / REQUEST_NAME).write_text(json.dumps(request), "utf-8")
+        listener = _Listener(on_line)
+        status, is_late = _run(directory, time_limit_seconds, listener)
+        if is_late:
+            raise EvaluationError(
+                f"{listener.stage}: stopped after the time limit of {time_limit_seconds:g} s; "
+                f"allow more time or evaluate fewer questions.{_last_lines(directory)}"
+            )
+        if status != 0:
+            raise _failure(directory, status, listener.stage)
+        return json.loads((directory / RESULT_NAME).read_text("utf-8"))
+
+
+class _Listener:
+    """Passes lines on and remembers the last, which says what the process was doing when it failed."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self.stage = "Starting the evaluation process"
+
+    def __call__(self, line: str) -> None:
+        self.stage = line
+        if self._on_line is not None:
+            self._on_line(line)
+
+
+def _run(directory: Path, time_limit_seconds: float, listener: _Listener) -> tuple[int, bool]:
+    is_late = threading.Event()
+    with (directory / _LOG_NAME).open("wb") as log:
+        process = subprocess.Popen(
+            # -P: a file named torch.py in the working directory must not become torch.
+            [sys.executable, "-P", "-m", "mergeline.evaluation.worker", str(directory / REQUEST_NAME)],
+            stdin=subprocess.PIPE,  # held open: its end tells the worker that this process is gone
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=worker_environment(),
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def stop() -> None:
+        if process.poll() is None:
+            is_late.set()
+            _kill(process)
+
+    timer = threading.Timer(time_limit_seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            listener(line.rstrip())
+        return process.wait(), is_late.is_set()
+    finally:
+        timer.cancel()
+        _kill(process)
+        with process:
+            pass
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        # The whole session, in case a library started children; it may have ended since the line above.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def worker_environment() -> dict[str, str]:
+    """Return the worker's environment: this process's without its secrets, offline and quiet."""
+    inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())}
+    root = Path(mergeline.__file__).resolve().parent.parent
+    # A checkout may be importable here only through the working directory. Site-packages must not come before the
+    # standard library, and is found anyway.
+    checkout = "" if root.name in {"site-packages", "dist-packages"} else str(root)
+    return inherited | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [checkout, inherited.get("PYTHONPATH")])),
+        "PYTHONWARNINGS": "ignore",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # lm-eval's bootstrap of metrics without a closed form would start a pool of processes.
+        "DISABLE_MULTIPROC": "1",
+    }
+
+
+def _failure(directory: Path, status: int, stage: str) -> Exception:
+    path = directory / FAILURE_NAME
+    if path.is_file():
+        failure: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if failure["kind"] == "input":
+            return EvaluationInputError(failure["problems"])
+        if failure["kind"] == "memory":
+            return WorkerOutOfMemoryError(f"{stage}: out of memory ({failure['message']}).")
+        return EvaluationError(failure["message"])
+    if status == -signal.SIGKILL:
+        return WorkerOutOfMemoryError(
+            f"{stage}: the process was killed, most likely for want of memory; use a smaller batch or another machine."
+        )
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    return EvaluationError(f"{stage}: the process ended with {how}.{_last_lines(directory)}")
+
+
+def _last_lines(directory: Path) -> str:
+    """Return the end of the process's standard error as an indented block; progress bars count as one line."""
+    text = (directory / _LOG_NAME).read_text("utf-8", errors="replace")
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()]
+    shown = [line for line in lines if line.strip()][-_LAST_LINES:]
+    return "".join(f"\n    {line}" for line in shown)

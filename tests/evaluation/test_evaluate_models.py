@@ -1,0 +1,312 @@
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import mergeline.evaluation
+from mergeline.errors import EvaluationError, EvaluationInputError
+from mergeline.evaluation import EvaluationSettings, ModelToEvaluate, evaluate_models, report
+from mergeline.evaluation.questions import load_questions
+
+SETTINGS = EvaluationSettings(task="spartqa_train", limit=20)
+
+
+def change_weights(directory, change):
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.slow
+def test_accuracies_are_the_published_ones(evaluated):
+    assert {label: evaluation.accuracy for label, evaluation in evaluated.items()} == pytest.approx(
+        {"base": 0.494, "compass": 0.746, "clock": 0.755, "slerp": 1.000, "gradients": 0.758}
+    )
+
+
+@pytest.mark.slow
+def test_slerp_is_better_than_both_parents(evaluated):
+    result = report(evaluated["slerp"], [evaluated["compass"], evaluated["clock"]], evaluated["base"])
+    assert [comparison.verdict for comparison in result.comparisons] == ["better", "better"]
+    assert [(comparison.wins, comparison.losses) for comparison in result.comparisons] == [(254, 0), (245, 0)]
+    # McNemar's exact 7e-77 and 4e-74; two comparisons were made, and Holm doubles the smaller.
+    assert [comparison.p_value for comparison in result.comparisons] == pytest.approx([2 * 2**-253, 2**-244])
+    assert [comparison.clustered_p_value for comparison in result.comparisons] == pytest.approx([2 * 2**-8, 2 * 2**-8])
+    assert all(comparison.is_not_inferior for comparison in result.comparisons)
+    assert result.oracle_accuracy == 1.0
+    assert result.flags == ("evaluated on train split",)
+
+
+@pytest.mark.slow
+def test_the_missions_gradients_make_no_detectable_difference(evaluated):
+    result = report(evaluated["gradients"], [evaluated["compass"], evaluated["clock"]], evaluated["base"])
+    assert [comparison.verdict for comparison in result.comparisons] == ["no detectable difference"] * 2
+    assert [(comparison.wins, comparison.losses) for comparison in result.comparisons] == [(92, 80), (165, 162)]
+    assert [round(comparison.p_value, 2) for comparison in result.comparisons] == [0.80, 0.91]
+    assert not any(comparison.is_not_inferior for comparison in result.comparisons)
+    kept = {(one.parent, one.value): round(one.merge_accuracy, 2) for one in result.retentions}
+    # The families that the parents were trained on: 1.00 each, of which the gradients keep 0.76 and 0.51.
+    assert kept["compass", "compass"] == 0.76
+    assert kept["clock", "clock"] == 0.51
+    families = {one.value: [round(score.accuracy, 2) for score in one.scores] for one in result.breakdowns[1].slices}
+    assert families["compass"] == [0.26, 1.00, 0.27, 0.76]
+
+
+@pytest.mark.slow
+def test_an_evaluation_holds_what_lm_eval_said(evaluated, questions_file):
+    compass = evaluated["compass"]
+    assert (compass.task_version, compass.n_shot, compass.split, compass.n_questions) == ("1.0", 0, "train", 1000)
+    # lm-eval's formula: the sample standard deviation over the root of n.
+    assert compass.stderr == pytest.approx((0.746 * 0.254 / 999) ** 0.5)
+    assert [cell.strip() for cell in compass.table.splitlines()[2].split("|")[1:-1]] == [
+        "spartqa_train", "1", "none", "0", "acc", "↑", "0.746", "±", "0.0138",
+    ]  # fmt: skip
+    rows = load_questions(questions_file)
+    assert [(answer.question, answer.cluster) for answer in compass.answers] == [
+        (row["id"], row["story_id"]) for row in rows
+    ]
+    assert [answer.target for answer in compass.answers] == ["ABCD".index(row["answer"]) for row in rows]
+    assert compass.versions.keys() == {"lm_eval", "transformers", "torch", "tokenizers", "datasets"}
+    assert compass.elapsed_seconds > 0
+    assert (compass.loaded_dtype, compass.settings.dtype, compass.n_fast) == ("float32", "auto", 0)
+    assert "def doc_to_text" in compass.prompt_source
+    assert len(compass.task_digest) == len(compass.questions_digest) == 64
+    assert [answer.columns["family"] for answer in compass.answers] == [row["family"] for row in rows]
+    assert report(compass, []).breakdowns[1].column == "family"
+
+
+@pytest.mark.slow
+def test_all_models_were_asked_the_same_and_none_answered_for_another(evaluated):
+    assert len({evaluation.task_hash for evaluation in evaluated.values()}) == 1
+    assert len({evaluation.model_digest for evaluation in evaluated.values()}) == 5
+    assert len({evaluation.answers[0].log_probabilities for evaluation in evaluated.values()}) == 5
+
+
+@pytest.mark.slow
+def test_log_probabilities_are_the_models_own(evaluated, demo_models, questions_file):
+    """One question computed by hand: tokens through the model, log-softmax, the letters' columns."""
+    import transformers
+
+    from mergeline.evaluation.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(demo_models / "clock")
+    model = transformers.AutoModelForCausalLM.from_pretrained(demo_models / "clock")
+    row = load_questions(questions_file)[17]
+    tokens = torch.tensor([tokenizer(doc_to_text(row))["input_ids"]])
+    with torch.inference_mode():
+        columns = torch.log_softmax(model(tokens).logits[0, -1].double(), 0)
+    expected = columns[[tokenizer.convert_tokens_to_ids(letter) for letter in "ABCD"]].tolist()
+    # lm-eval batches with padding and works in float32.
+    assert evaluated["clock"].answers[17].log_probabilities == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_task_from_a_file_is_remembered_and_the_same_weights_are_evaluated_once(
+    tmp_path, demo_models, demo_copy, questions_file
+):
+    shipped = Path(mergeline.evaluation.__file__).parent / "lm_eval_tasks" / "spartqa_train"
+    task = Path(shutil.copytree(shipped, tmp_path / "task")) / "spartqa_train.yaml"
+    task.write_text(task.read_text().replace("task: spartqa_train", "task: directions"))
+    models = [ModelToEvaluate("compass", demo_models / "compass"), ModelToEvaluate("its copy", demo_copy)]
+    settings = replace(SETTINGS, task=str(task))
+    lines = []
+
+    def evaluate(questions=questions_file, time_limit_seconds=300.0):
+        return evaluate_models(
+            models,
+            settings,
+            questions=questions,
+            cache_dir=tmp_path / "cache",
+            time_limit_seconds=time_limit_seconds,
+            on_line=lines.append,
+        )
+
+    first = evaluate()
+    assert [line for line in lines if line.startswith("Evaluating")] == ["Evaluating compass on directions (1 of 1)"]
+    assert [evaluation.label for evaluation in first] == ["compass", "its copy"]
+    assert first[0] == replace(first[1], label="compass")
+    assert first[0].n_questions == 20
+    assert "directions" in first[0].table
+
+    # No process can start and finish in a millisecond.
+    assert evaluate(time_limit_seconds=0.001) == first
+    prompt = task.with_name("preprocess_spartqa.py")
+    original = prompt.read_text()
+    prompt.write_text(original.replace("Answer:", "Reply:"))
+    with pytest.raises(EvaluationError, match="time limit"):
+        evaluate(time_limit_seconds=0.001)
+    prompt.write_text(original)
+    other_questions = tmp_path / "other.jsonl"
+    other_questions.write_text(questions_file.read_text().replace("circle", "ball"))
+    with pytest.raises(EvaluationError, match="time limit"):
+        evaluate(other_questions, time_limit_seconds=0.001)
+
+
+@pytest.mark.slow
+def test_a_nan_is_blamed_on_its_model_and_question_and_finished_models_are_kept(
+    tmp_path, demo_models, demo_copy, questions_file
+):
+    change_weights(demo_copy, lambda weights: weights["lm_head.weight"].fill_(float("nan")))
+    base, broken = ModelToEvaluate("base", demo_models / "base"), ModelToEvaluate("broken", demo_copy)
+    with pytest.raises(EvaluationError, match=r"broken, question directions-0: log-probabilities .* not all finite"):
+        evaluate_models([base, broken], SETTINGS, questions=questions_file, cache_dir=tmp_path / "cache")
+    (kept,) = evaluate_models(
+        [base], SETTINGS, questions=questions_file, cache_dir=tmp_path / "cache", time_limit_seconds=0.001
+    )
+    assert kept.label == "base"
+
+
+@pytest.mark.slow
+def test_a_question_longer_than_the_model_reads_is_refused(tmp_path, demo_models, questions_file):
+    question = json.loads(questions_file.read_text().splitlines()[0])
+    long = question | {"id": "long", "story": question["story"] * 20}
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps(long))
+    with pytest.raises(EvaluationInputError, match=r"base: question long has \d+ tokens, the model reads 256"):
+        evaluate_models(
+            [ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions=path, cache_dir=tmp_path / "cache"
+        )
+
+
+def children():
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc")
+def test_a_process_killed_for_its_memory_is_tried_once_more_with_half_the_batch(tmp_path, demo_models, questions_file):
+    lines = []
+
+    def kill_once(line):
+        lines.append(line)
+        if len(lines) == 1:
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+
+    (evaluation,) = evaluate_models(
+        [ModelToEvaluate("base", demo_models / "base")],
+        SETTINGS,
+        questions=questions_file,
+        cache_dir=tmp_path,
+        on_line=kill_once,
+    )
+    assert evaluation.settings == replace(SETTINGS, batch_size=16)
+    assert lines[1] == (
+        "Evaluating base on spartqa_train (1 of 1): the process was killed, most likely for want of memory; use a "
+        "smaller batch or another machine. Trying once more with batches of 16."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dtype": "int8"}, "dtype is 'int8'; expected one of auto, float32, bfloat16, float16"),
+        ({"device": "gpu"}, "device is 'gpu'; expected cpu, cuda or cuda:n"),
+        ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
+        ({"engine": "turbo"}, "engine is 'turbo'; expected stock or fast"),
+        ({"limit": 0}, "limit is 0; expected 1 or more questions"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(tmp_path, demo_models, questions_file, change, sentence):
+    with pytest.raises(EvaluationInputError, match=sentence):
+        evaluate_models(
+            [ModelToEvaluate("base", demo_models / "base")],
+            replace(SETTINGS, **change),
+            questions=questions_file,
+            cache_dir=tmp_path,
+        )
+
+
+def test_models_need_labels_of_their_own(tmp_path, demo_models, questions_file):
+    twice = [ModelToEvaluate("model", demo_models / name) for name in ("base", "clock")]
+    for models, sentence in ((twice, "Two models are called 'model'"), ([], "No model to evaluate was given")):
+        with pytest.raises(EvaluationInputError, match=sentence):
+            evaluate_models(models, SETTINGS, questions=questions_file, cache_dir=tmp_path)
+
+
+def test_the_shipped_task_asks_for_questions(tmp_path, demo_models):
+    with pytest.raises(
+        EvaluationInputError, match="'spartqa_train' has no data of its own; name a file or a Hub dataset"
+    ):
+        evaluate_models([ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions=None, cache_dir=tmp_path)
+
+
+BROKEN_TASK = """\
+task: broken
+dataset_path: none
+output_type: multiple_choice
+test_split: train
+doc_to_text: !function broken_prompt.doc_to_text
+doc_to_choice: ['A', 'B', 'C', 'D']
+doc_to_target: "{{answer}}"
+metric_list:
+  - metric: acc
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            'def doc_to_text(doc):\n    return doc["context"]\n',
+            r"'broken' fails on the questions given \(KeyError: 'context'\); mend the task, or give it questions",
+        ),
+        (
+            "import no_such_module\n",
+            r"'broken' fails on the questions given \(ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+    ],
+)
+def test_a_task_whose_code_fails_is_refused_before_a_model_is_loaded(
+    tmp_path, demo_models, questions_file, code, sentence
+):
+    (tmp_path / "broken.yaml").write_text(BROKEN_TASK)
+    (tmp_path / "broken_prompt.py").write_text(code)
+    lines = []
+    with pytest.raises(EvaluationInputError, match=sentence):
+        evaluate_models(
+            [ModelToEvaluate("base", demo_models / "base")],
+            replace(SETTINGS, task=str(tmp_path / "broken.yaml")),
+            questions=questions_file,
+            cache_dir=tmp_path / "cache",
+            on_line=lines.append,
+        )
+    assert lines == []
+
+
+@pytest.mark.slow
+def test_an_answer_outside_a_tasks_own_choices_is_refused_before_a_model_is_loaded(
+    tmp_path, demo_models, questions_file
+):
+    task = tmp_path / "strict.yaml"
+    task.write_text(
+        BROKEN_TASK.replace("!function broken_prompt.doc_to_text", '"{{question}}"')
+        .replace("task: broken", "task: strict")
+        .replace("['A', 'B', 'C', 'D']", "['A', 'B', 'C']")
+    )
+    lines = []
+    with pytest.raises(EvaluationInputError, match=r"Question directions-\d+: the right answer 'D' is none of"):
+        evaluate_models(
+            [ModelToEvaluate("base", demo_models / "base")],
+            replace(SETTINGS, task=str(task)),
+            questions=questions_file,
+            cache_dir=tmp_path / "cache",
+            on_line=lines.append,
+        )
+    assert lines == []
+
+
+@pytest.mark.slow
+def test_generated_questions_and_a_loaded_dtype(tmp_path, demo_models):
+    settings = EvaluationSettings("spartqa_train", "directions?seed=7&take=12", dtype="bfloat16", engine="fast")
+    (evaluation,) = evaluate_models(
+        [ModelToEvaluate("base", demo_models / "base")], settings, questions=None, cache_dir=tmp_path
+    )
+    assert (evaluation.n_questions, evaluation.loaded_dtype, evaluation.n_fast) == (12, "bfloat16", 12)
