@@ -1,0 +1,179 @@
+"""One HTTP request as a route reads it, and the answer it gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+PIECE_BYTES = 1 << 20
+"""How much of a body is held in memory at once."""
+
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+
+
+class Refusal(Exception):
+    """An answer that says no, raised wherever the reason is found."""
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.headers = status, message, code, dict(headers or {})
+
+    def answer(self) -> Answer:
+        """Give the answer with the headers from which clients choose their exception."""
+        # A header holds one line of Latin-1; the body says the same in full.
+        headers = {"X-Error-Message": " ".join(self.message.split()).encode("ascii", "replace").decode()}
+        if self.code:
+            headers["X-Error-Code"] = self.code
+        return Answer.of_json({"error": self.message}, self.status, headers | self.headers)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A body that was written to a file."""
+
+    size: int
+    """Length in bytes."""
+    sha256: str
+    """Digest of the bytes as they arrived, 64 hex digits."""
+
+
+class Request:
+    """One request; its body is read once, as bytes, as JSON or into a file."""
+
+    def __init__(self, method: str, target: str, headers: Message, stream: BufferedIOBase) -> None:
+        split = urlsplit(target)
+        self.method, self.target, self.headers = method, target, headers
+        self.path = split.path
+        """The path as sent: still quoted, so that ``refs%2Fpr%2F1`` stays one segment."""
+        self.query = {name: values[-1] for name, values in parse_qs(split.query).items()}
+        self.received_bytes = 0
+        self._stream, self._is_read = stream, False
+
+    def body(self) -> bytes:
+        """Read the whole body into memory."""
+        return b"".join(self._pieces())
+
+    def json(self) -> dict[str, Any]:
+        """Read the body as a JSON object; an empty body is an empty object."""
+        text = self.body()
+        try:
+            value = json.loads(text) if text.strip() else {}
+        except ValueError as error:
+            raise Refusal(400, f"The body is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise Refusal(400, f"The body must be a JSON object, not {type(value).__name__}")
+        return value
+
+    def form(self) -> dict[str, list[str]]:
+        """Read the body as form fields, or as the same fields in JSON."""
+        if "json" in self.headers.get("Content-Type", ""):
+            return {name: value if isinstance(value, list) else [value] for name, value in self.json().items()}
+        return parse_qs(self.body().decode("utf-8", "replace"))
+
+    def save_to(self, path: Path) -> Received:
+        """Write the body to ``path``, piece by piece."""
+        digest, size = hashlib.sha256(), 0
+        with path.open("wb") as file:
+            for piece in self._pieces():
+                file.write(piece)
+                digest.update(piece)
+                size += len(piece)
+        return Received(size, digest.hexdigest())
+
+    def drain(self) -> None:
+        """Read what no route wanted: left unread, it would pass for the next request on this connection."""
+        if not self._is_read:
+            for _ in self._pieces():
+                pass
+
+    def byte_range(self, size: int) -> range | None:
+        """Give the bytes that the ``Range`` header asks of ``size``, or None for all of them; 416 if there are none."""
+        match = _RANGE.fullmatch(self.headers.get("Range", ""))
+        if match is None or match.groups() == ("", ""):
+            return None
+        first, last = match.groups()
+        if first and last and int(last) < int(first):
+            return None
+        start = int(first) if first else max(size - int(last), 0)
+        stop = min(int(last) + 1, size) if first and last else size
+        if start >= stop:
+            raise Refusal(416, f"No such bytes: {match[0]} of {size}", headers={"Content-Range": f"bytes */{size}"})
+        return range(start, stop)
+
+    def _pieces(self) -> Iterator[bytes]:
+        self._is_read = True
+        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+            yield from self._exactly(int(self.headers.get("Content-Length") or 0))
+            return
+        while left := int(self._stream.readline().split(b";")[0], 16):
+            yield from self._exactly(left)
+            self._stream.readline()
+        while self._stream.readline().strip():
+            pass  # trailers
+
+    def _exactly(self, left: int) -> Iterator[bytes]:
+        while left:
+            piece = self._stream.read(min(left, PIECE_BYTES))
+            if not piece:
+                raise ConnectionResetError("the client left in the middle of a body")
+            left -= len(piece)
+            self.received_bytes += len(piece)
+            yield piece
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back to the client: bytes in memory, or part of a file."""
+
+    status: int = 200
+    """HTTP status."""
+    body: bytes = b""
+    """The body, unless ``file`` is given."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers besides ``Content-Length`` and those that every answer has."""
+    file: Path | None = None
+    """File to send from."""
+    span: range = range(0)
+    """Which bytes of ``file``."""
+
+    @property
+    def length(self) -> int:
+        """Length of the body in bytes."""
+        return len(self.span) if self.file else len(self.body)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the body piece by piece."""
+        if self.file is None:
+            yield self.body
+            return
+        with self.file.open("rb") as file:
+            file.seek(self.span.start)
+            for start in range(self.span.start, self.span.stop, PIECE_BYTES):
+                yield file.read(min(PIECE_BYTES, self.span.stop - start))
+
+    @classmethod
+    def of_json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+        """Answer with ``value`` as JSON."""
+        headers = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
+        return cls(status, json.dumps(value).encode(), headers)
+
+    @classmethod
+    def of_file(cls, path: Path, request: Request, headers: Mapping[str, str] | None = None) -> Answer:
+        """Answer with the file at ``path``, or with the part of it that the request's ``Range`` names."""
+        size = path.stat().st_size
+        span = request.byte_range(size)
+        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **(headers or {})}
+        if span is None:
+            return cls(200, headers=headers, file=path, span=range(size))
+        headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
+        return cls(206, headers=headers, file=path, span=span)

@@ -1,0 +1,269 @@
+"""The running Hub: two listeners on loopback, a record of every request, failures on order."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, Self, cast
+from uuid import uuid4
+
+from deployments.local.hub.contents import Contents
+from deployments.local.hub.faults import Fault, fault_for
+from deployments.local.hub.messages import Answer, Refusal, Request
+from deployments.local.hub.repositories import Repositories
+from deployments.local.hub.routes import answer_api, answer_cdn
+from deployments.local.hub.site import Site
+from deployments.local.hub.xet import XetStore
+
+logger = logging.getLogger(__name__)
+
+LOCAL_TOKEN = "hf_local"
+"""Accepted unless other tokens are given; it opens nothing but a Hub on loopback."""
+
+Origin = Literal["api", "cdn"]
+
+
+@dataclass
+class RecordedRequest:
+    """One request, recorded when it arrives and completed as it is answered."""
+
+    origin: Origin
+    """Which listener it came to."""
+    method: str
+    """HTTP method."""
+    path: str
+    """Path and query as sent."""
+    range: str | None
+    """The ``Range`` header."""
+    authorized: bool
+    """Whether it carried an ``Authorization`` header."""
+    status: int | None = None
+    """HTTP status of the answer; None as long as there is none."""
+    received_bytes: int = 0
+    """Length of the request's body."""
+    sent_bytes: int = 0
+    """Length of the answer's body as far as it was sent."""
+
+
+class LocalHub:
+    """A Hub whose content lies under ``root``; a second one on the same root serves what the first one did.
+
+    Args:
+        root: Folder for all content; created if need be.
+        port: Port of the API; 0 picks a free one, and keeps it over a stop and start. The cdn origin picks its own.
+        tokens: Access token -> user name.
+        xet: Whether large files may come through Xet as well as LFS.
+        multipart_bytes: LFS uploads above this size come in parts of this size.
+
+    Raises:
+        OSError: On start, if the port is taken or another Hub serves ``root``.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        port: int = 0,
+        tokens: Mapping[str, str] | None = None,
+        xet: bool = False,
+        multipart_bytes: int | None = None,
+    ) -> None:
+        self.root, self.xet, self.multipart_bytes = Path(root), xet, multipart_bytes
+        self.tokens = dict(tokens) if tokens is not None else {LOCAL_TOKEN: "mergeline"}
+        self.requests: list[RecordedRequest] = []
+        self.faults: list[Fault] = []
+        self._ports: dict[Origin, int] = {"api": port, "cdn": 0}
+        self._listeners: dict[Origin, _Listener] = {}
+        self._lock_file: BinaryIO | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """What goes into ``HF_ENDPOINT``."""
+        return f"http://127.0.0.1:{self._ports['api']}"
+
+    @property
+    def cdn_endpoint(self) -> str:
+        """Where large files are."""
+        return f"http://127.0.0.1:{self._ports['cdn']}"
+
+    def start(self) -> Self:
+        """Listen; returns when requests are answered."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._lock_root()
+        try:
+            self._listen("api", answer_api)
+            self._listen("cdn", answer_cdn)
+            site = self._site()
+        except BaseException:
+            self.stop()
+            raise
+        for listener in self._listeners.values():
+            listener.serve(site)
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and drop open connections, as a killed server would."""
+        for listener in self._listeners.values():
+            listener.stop()
+        self._listeners.clear()
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _lock_root(self) -> None:
+        lock_file = (self.root / ".lock").open("wb")
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock_file.close()
+            raise OSError(f"{self.root} is served by another local Hub; stop it or choose another folder") from None
+        self._lock_file = lock_file
+
+    def _listen(self, origin: Origin, answer: Callable[[Site, Request], Answer]) -> None:
+        listener = _Listener(self, origin, self._ports[origin], answer)
+        self._listeners[origin], self._ports[origin] = listener, listener.server_port
+
+    def _site(self) -> Site:
+        contents = Contents(self.root)
+        xet = XetStore(self.root / "xet") if self.xet else None
+        if xet is not None:
+            xet.address = f"{self.endpoint}/cas"
+        repositories = Repositories(self.root, contents)
+        return Site(self.endpoint, self.cdn_endpoint, contents, repositories, self.tokens, xet, self.multipart_bytes)
+
+
+class _Listener(ThreadingHTTPServer):
+    """One origin: a port, a thread per connection."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, hub: LocalHub, origin: Origin, port: int, answer: Callable[[Site, Request], Answer]) -> None:
+        self.hub, self.answer = hub, answer
+        self.origin: Origin = origin
+        self.site: Site | None = None
+        self.stopping = threading.Event()
+        self._connections: set[socket.socket] = set()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True, name=f"hub-{origin}")
+        super().__init__(("127.0.0.1", port), _Connection)
+
+    def server_bind(self) -> None:
+        # HTTPServer asks the resolver for its own name here, which takes seconds without a network.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+
+    def serve(self, site: Site) -> None:
+        self.site = site
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if self._thread.is_alive():
+            self.shutdown()
+        self.server_close()
+        with self._changed:
+            for connection in self._connections:
+                with suppress(OSError):  # the client may have left first
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._changed.wait_for(lambda: not self._connections, timeout=5)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._changed:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._changed:
+            self._connections.discard(request)
+            super().shutdown_request(request)
+            self._changed.notify_all()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            logger.error("The connection from %s failed: %r", client_address, error)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    """One connection: reads requests, has them answered, writes the answers."""
+
+    protocol_version = "HTTP/1.1"
+    # Headers and body are two writes; Nagle's algorithm would put 40 ms between them.
+    disable_nagle_algorithm = True
+
+    @property
+    def listener(self) -> _Listener:
+        return cast(_Listener, self.server)
+
+    def _serve(self) -> None:
+        request = Request(self.command, self.path, self.headers, self.rfile)
+        is_authorized = "Authorization" in self.headers
+        record = RecordedRequest(
+            self.listener.origin, self.command, self.path, self.headers.get("Range"), is_authorized
+        )
+        self.listener.hub.requests.append(record)
+        fault = fault_for(request, self.listener.hub.faults)
+        try:
+            answer = self._answer(request, fault)
+            request.drain()
+            record.received_bytes, record.status = request.received_bytes, answer.status
+            self._send(answer, record, fault.cut_after if fault else None)
+        except ConnectionError:
+            self.close_connection = True
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _serve
+
+    def _answer(self, request: Request, fault: Fault | None) -> Answer:
+        site = self.listener.site
+        assert site is not None, "a listener serves only once it has its site"
+        try:
+            if fault and fault.delay_seconds:
+                self.listener.stopping.wait(fault.delay_seconds)
+            if fault and fault.is_refusal:
+                raise Refusal(fault.status or 503, "A failure that was ordered", headers=fault.headers)
+            return self.listener.answer(site, request)
+        except Refusal as refusal:
+            return refusal.answer()
+        except ConnectionError:
+            raise
+        except Exception as error:
+            logger.exception("%s %s failed", request.method, request.target)
+            return Refusal(500, f"The local Hub failed: {error!r}").answer()
+
+    def _send(self, answer: Answer, record: RecordedRequest, cut_after: int | None) -> None:
+        self.send_response(answer.status)
+        # X-Request-Id is what the real Hub's error messages quote.
+        for name, value in {"X-Request-Id": uuid4().hex, **answer.headers, "Content-Length": answer.length}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        for piece in answer.pieces():
+            if cut_after is not None:
+                piece = piece[: cut_after - record.sent_bytes]
+            # Counted first: once the client has its last byte, the record is complete.
+            record.sent_bytes += len(piece)
+            self.wfile.write(piece)
+            if record.sent_bytes == cut_after:
+                raise ConnectionAbortedError("the cut that was ordered")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Stay silent: :attr:`LocalHub.requests` is the log."""

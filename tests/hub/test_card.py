@@ -1,0 +1,223 @@
+"""The model card, read back by the Hub's own parser."""
+
+import dataclasses
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mergeline.card import render_card
+from mergeline.evaluation.records import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
+from mergeline.lineage import FileRecord, Manifest, SourceRecord
+
+NAME = "mergeline-demo/merged"
+RECIPE = """\
+models:
+  - model: mergeline-demo/compass
+  - model: /home/somebody/models/clock
+merge_method: slerp
+base_model: mergeline-demo/compass
+"""
+
+
+def source(
+    label: str, repo_id: str | None = None, commit: str | None = None, declared: str | None = None
+) -> SourceRecord:
+    return SourceRecord(label, repo_id, commit, declared, (FileRecord("model.safetensors", 8, "0" * 64),), "f" * 64)
+
+
+COMPASS = source("mergeline-demo/compass@v1", "mergeline-demo/compass", "c" * 40, "apache-2.0")
+CLOCK = source("/home/somebody/models/clock", declared="mit")
+
+
+def manifest(*sources: SourceRecord, notes: tuple[str, ...] = (), links: dict[str, str] | None = None) -> Manifest:
+    return Manifest(
+        plan_digest="ab" * 32,
+        merge_method="slerp",
+        recipe={},
+        sources=sources or (COMPASS, CLOCK),
+        shards=(FileRecord("model.safetensors", 8, "0" * 64),),
+        other_files=(),
+        parameter_count=89_280,
+        notes=notes,
+        engine_version="0.1.0",
+        numerics_version=1,
+        versions={"torch": "2.13.0", "python": "3.11.7"},
+        created_at="2026-11-23T12:00:00Z",
+        links=links or {},
+    )
+
+
+def evaluated(label: str, accuracy: float, task: str = "spartqa_train") -> Evaluation:
+    return Evaluation(
+        label=label,
+        model_digest="d" * 64,
+        settings=EvaluationSettings(task, dataset="/home/somebody/data/train.jsonl"),
+        accuracy=accuracy,
+        stderr=0.0147,
+        task_version="1.0",
+        task_hash="e" * 64,
+        table="",
+        answers=(Answer("1", "1", 0, 0, (0.0, -1.0, -1.0, -1.0)),) * 1000,
+        versions={"lm_eval": "0.4.13"},
+    )
+
+
+def compared(reference: str, difference: float, verdict: str) -> Comparison:
+    return Comparison("merged", reference, difference, difference - 0.02, difference + 0.02, 254, 12, 4e-74, verdict)
+
+
+def report(*verdicts: str, task: str = "spartqa_train") -> EvaluationReport:
+    return EvaluationReport(
+        merge=evaluated("merged", 1.0, task),
+        references=(evaluated("base", 0.494, task), evaluated("compass", 0.746, task), evaluated("clock", 0.755, task)),
+        comparisons=tuple(
+            compared(reference, 0.25, verdict)
+            for reference, verdict in zip(("compass", "clock"), verdicts or ("better", "better"), strict=True)
+        ),
+        majority_accuracy=0.478,
+        chance_accuracy=0.25,
+        flags=("clock: below majority baseline",),
+    )
+
+
+def rows(card: str) -> dict[str, list[str]]:
+    """Every table row by its first cell."""
+    lines = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_the_front_matter_reads_back() -> None:
+    links = {"evaluation": f"https://hub.example/{NAME}/resolve/main/eval/spartqa_train.json"}
+    data = ModelCard(render_card(manifest(), RECIPE, name=NAME, evaluations=[report()], links=links)).data.to_dict()
+    index = data.pop("model-index")
+    assert data == {
+        "base_model": ["mergeline-demo/compass"],
+        "base_model_relation": "merge",
+        "license": "apache-2.0",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["merge", "mergeline", "slerp"],
+    }
+    assert index == [
+        {
+            "name": "merged",
+            "results": [
+                {
+                    "task": {"type": "text-generation", "name": "Text Generation"},
+                    "dataset": {
+                        "name": "spartqa_train (1,000 questions)",
+                        "type": "spartqa_train",
+                        "split": "train",
+                    },
+                    "metrics": [{"type": "acc", "value": 1.0, "name": "acc"}],
+                    "source": {"name": "lm-eval 0.4.13", "url": links["evaluation"]},
+                }
+            ],
+        }
+    ]
+
+
+def test_base_models_are_hub_ids_each_once() -> None:
+    clock = source("mergeline-demo/clock", "mergeline-demo/clock", "d" * 40, "mit")
+    data = ModelCard(render_card(manifest(COMPASS, clock, COMPASS), RECIPE, name=NAME)).data
+    assert data.base_model == ["mergeline-demo/compass", "mergeline-demo/clock"]
+    assert "base_model" not in ModelCard(render_card(manifest(CLOCK), RECIPE, name=NAME)).data.to_dict()
+
+
+def test_a_dataset_on_the_hub_is_named_as_such() -> None:
+    reported = report()
+    settings = dataclasses.replace(reported.merge.settings, dataset="mergeline-demo/spartqa-directions")
+    reported = dataclasses.replace(reported, merge=dataclasses.replace(reported.merge, settings=settings))
+    results = ModelCard(render_card(manifest(), RECIPE, name=NAME, evaluations=[reported])).data.eval_results
+    assert results is not None
+    assert results[0].dataset_type == "mergeline-demo/spartqa-directions"
+    assert results[0].source_url is None
+
+
+def test_a_licence_without_an_identifier_gets_a_name_and_a_place() -> None:
+    llama = source("o/llama", "o/llama", "d" * 40, "llama3.1")
+    gemma = source("o/gemma", "o/gemma", "e" * 40, "gemma")
+    card = render_card(manifest(llama, gemma), RECIPE, name=NAME)
+    data = ModelCard(card).data.to_dict()
+    assert (data["license"], data["license_name"], data["license_link"]) == ("other", "multiple", "README.md")
+    assert "Built with Llama" in card
+    assert "This is Mergeline's policy, not legal advice." in card
+
+
+def test_sources_show_their_commit_and_licence() -> None:
+    undeclared = source("o/quiet", "o/quiet", "d" * 40)
+    table = rows(render_card(manifest(COMPASS, CLOCK, undeclared), RECIPE, name=NAME))
+    assert table["`mergeline-demo/compass`"] == [f"`{'c' * 40}`", "apache-2.0"]
+    assert table["`clock` (local)"][-1] == "mit"
+    assert table["`o/quiet`"] == [f"`{'d' * 40}`", "none declared"]
+
+
+def test_no_path_of_this_machine_is_told() -> None:
+    relative = source("models/clock", declared="mit")
+    notes = (
+        "The tokenizer comes from /home/somebody/models/clock.",
+        "models/clock-2 is another; so is C:\\Users\\somebody\\clock; see https://hub.example/a/b.",
+        "Half of 1/2 and either/or stay.",
+    )
+    links = {"run": "0a1b", "store": "sqlite:////home/somebody/mlflow.db", "local": "file:///home/somebody/x"}
+    recipe = RECIPE + "tokenizer_source: models/clock\n# see ~/somebody/notes/merge.txt\n"
+    card = render_card(manifest(CLOCK, relative, notes=notes, links=links), recipe, name=NAME, evaluations=[report()])
+    assert "somebody" not in card
+    assert "  - model: clock (local)\n" in card
+    assert "tokenizer_source: clock (local)\n" in card
+    assert "- The tokenizer comes from clock (local).\n" in card
+    assert "- models/clock-2 is another; so is clock (local); see https://hub.example/a/b.\n" in card
+    assert "- Half of 1/2 and either/or stay.\n" in card
+    assert "- run: `0a1b`\n" in card
+    assert "sqlite" not in card
+
+
+def test_a_local_source_of_one_word_leaves_the_recipe_alone() -> None:
+    card = render_card(manifest(source("base", declared="mit")), "base_model: base\n", name=NAME)
+    assert "```yaml\nbase_model: base\n```" in card
+
+
+def test_the_evaluation_shows_parents_baselines_and_verdicts() -> None:
+    card = render_card(manifest(), RECIPE, name=NAME, evaluations=[report("better", "no detectable difference")])
+    assert "| base | 0.494 | ± 0.0147 | 1,000 |" in card
+    assert "| merged | 1.000 | ± 0.0147 | 1,000 |" in card
+    assert "Always giving the most frequent answer scores 0.478; guessing scores 0.250." in card
+    assert "| compass | +0.250 | +0.230 to +0.270 | 254 / 12 | 4e-74 | better |" in card
+    assert "| clock | +0.250 | +0.230 to +0.270 | 254 / 12 | 4e-74 | no detectable difference |" in card
+    assert "- clock: below majority baseline" in card
+    assert "uses questions of a train split as a test" in card
+
+
+@pytest.mark.parametrize("verdict", ["worse", "no detectable difference", "not comparable"])
+def test_nothing_is_bold_unless_every_parent_was_beaten(verdict: str) -> None:
+    bold = re.compile(r"\*\*[\d.]+\*\*")
+    assert bold.findall(render_card(manifest(), RECIPE, name=NAME, evaluations=[report()])) == ["**1.000**"]
+    assert not bold.findall(render_card(manifest(), RECIPE, name=NAME, evaluations=[report("better", verdict)]))
+
+
+def test_another_task_is_not_said_to_use_a_train_split() -> None:
+    card = render_card(manifest(), RECIPE, name=NAME, evaluations=[report(task="arc_easy")])
+    assert "train split" not in card
+    results = ModelCard(card).data.eval_results
+    assert results is not None
+    assert results[0].dataset_split is None
+
+
+def test_samples_are_quoted_whatever_they_hold() -> None:
+    sample = Sample("merged", "Write code.", "```python\nprint()\n```", 100, 7)
+    card = render_card(manifest(), RECIPE, name=NAME, samples=[sample])
+    assert "````text\n```python\nprint()\n```\n````" in card
+    assert "at most 100 tokens more, greedy, seed 7" in card
+    assert "## Samples" not in render_card(manifest(), RECIPE, name=NAME)
+
+
+def test_it_says_how_to_load_and_rebuild() -> None:
+    card = render_card(manifest(), RECIPE, name=NAME)
+    assert f'AutoModelForCausalLM.from_pretrained("{NAME}", dtype="auto")' in card
+    assert f"mergeline reproduce {NAME}\n" in card
+    assert "The local ones have to be at hand." in card
+    assert "at hand" not in render_card(manifest(COMPASS), RECIPE, name=NAME)
+    assert "`slerp`" in card
+    assert "89,280 parameters" in card
+    assert f"Plan `{'ab' * 32}`, made 2026-11-23T12:00:00Z with python 3.11.7, torch 2.13.0." in card
