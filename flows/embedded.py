@@ -1,0 +1,220 @@
+"""Run a flow in this process, on a Prefect server that starts and ends with it."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from flows.task_run_history import recorded_task_runs
+from mergeline.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+EMBEDDED_SETTINGS = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    # A fresh database on a slow machine needs 24 to 42 s; Prefect's own limit of 20 s ends the run.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # With the default batch of one, the embedded server drops task runs that are still queued when a flow ends.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    # The client has analytics of its own, which no Prefect setting turns off.
+    "DO_NOT_TRACK": "1",
+}
+"""What Prefect must find when it is imported; ``[tool.prefect]`` in pyproject.toml says the same of the server."""
+
+
+def prepare_environment(state_directory: Path) -> None:
+    """Set what Prefect reads when it is imported; what the user has set stays.
+
+    Args:
+        state_directory: Prefect keeps its database and files in ``prefect/`` under it.
+
+    Raises:
+        InputError: Prefect is not installed, or its server cannot start with the FastAPI that is.
+        RunError: Prefect has been imported with other settings.
+    """
+    _require_working_server()
+    settings = {"PREFECT_HOME": str(state_directory.resolve() / "prefect")} | EMBEDDED_SETTINGS
+    settings = {name: os.environ.get(name) or value for name, value in settings.items()}
+    _require_unread(settings)
+    os.environ.update(settings)
+    _reach_this_machine_directly()
+    url = os.environ.get("PREFECT_API_URL")
+    if url is not None and not _answers(url):
+        if url:
+            _say(f"PREFECT_API_URL {url} does not answer; using Prefect's embedded server.")
+        # Not set to "" either: Prefect takes that for a server's address and loses every task run.
+        del os.environ["PREFECT_API_URL"]
+    # Prefect makes this folder, but not the folders above it.
+    Path(settings["PREFECT_HOME"]).expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def run_flow(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
+    """Run a synchronous flow here and return its result, once Prefect has recorded all of it.
+
+    Args:
+        flow: Imported after :func:`prepare_environment`.
+        parameters: The flow's parameters by name.
+
+    Returns:
+        What the flow returns.
+
+    Raises:
+        RunError: The embedded server did not start.
+        Exception: Whatever the flow raised, unchanged.
+    """
+    from prefect.settings import get_current_settings
+
+    _keep_console_short()
+    if url := get_current_settings().api.url:
+        _say(f"Running on the Prefect server at {url}.")
+        return flow(**parameters)
+    api_url = _start_server()
+    with _termination_as_exit(), recorded_task_runs(api_url):
+        return flow(**parameters)
+
+
+def _require_working_server() -> None:
+    try:
+        prefect, fastapi = metadata.version("prefect"), metadata.version("fastapi")
+    except metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"The flow needs {error.name}, which is not installed: pip install 'mergeline[flows]'."
+        ) from error
+    if tuple(int(part) for part in fastapi.split(".")[:2]) >= (0, 151):
+        raise InputError(
+            f"FastAPI {fastapi} is installed, with which Prefect {prefect}'s server does not start: "
+            f"pip install 'fastapi<0.151'."
+        )
+
+
+def _require_unread(settings: Mapping[str, str]) -> None:
+    if "prefect" not in sys.modules:
+        return
+    from prefect.settings import get_current_settings
+
+    read = get_current_settings().to_environment_variables()
+    other = [name for name in settings if name in read and read[name].lower() != settings[name].lower()]
+    if other:
+        raise RunError(
+            f"Prefect has been imported with {other[0]}={read[other[0]]}, expected {settings[other[0]]}; "
+            f"call prepare_environment before `import prefect`."
+        )
+
+
+def _reach_this_machine_directly() -> None:
+    # Prefect asks a proxy for 127.0.0.1 as well, and waits for its server until the time is up.
+    exceptions = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    missing = [host for host in ("127.0.0.1", "localhost") if host not in exceptions.split(",")]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [exceptions, *missing]))
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(f"{url.rstrip('/')}/health", timeout=5):
+            return True
+    except HTTPError as error:
+        # A server that asks for a password is there; Prefect knows the password.
+        return error.code in (401, 403)
+    except (OSError, ValueError):
+        return False
+
+
+def _start_server() -> str:
+    """Start the embedded server, unless this process has one, and return its API's address."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    server = SubprocessASGIServer()
+    if server.running:
+        return server.api_url
+    _say("Starting Prefect's embedded server (5 to 15 s; 15 to 60 s with a new database) ...")
+    started = time.monotonic()
+    try:
+        # Two servers that migrate one new database at the same time break it.
+        with (get_current_settings().home / "start.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            server.start()
+    except RuntimeError as error:
+        raise RunError(
+            f"Prefect's embedded server did not start: {' '.join(str(error).split())} Run again, or start one with "
+            f"`prefect server start` and set PREFECT_API_URL."
+        ) from error
+    assert server.server_process is not None
+    _end_with_this_process(server.server_process.pid)
+    _say(f"Prefect's embedded server is ready after {time.monotonic() - started:.0f} s.")
+    return server.api_url
+
+
+def _end_with_this_process(pid: int) -> None:
+    """Have a process ended when this one is killed; Prefect's server would run on for ever."""
+    # The pipe closes however this process ends. A line in it says that all is in order.
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _ || kill "$0"', str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    atexit.register(guard.communicate, b"\n")
+
+
+@contextmanager
+def _termination_as_exit() -> Generator[None, None, None]:
+    """Let SIGTERM end this process as an exception does: flow run marked, task runs recorded, server stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _OneLine(logging.Filter):
+    """Leaves out of the console what the caller says better: tracebacks of a flow, and the server's coming and going.
+
+    The records reach Prefect's own log all the same.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
+            return not record.exc_info
+        return not (record.name == "prefect" and "temporary server" in str(record.msg))
+
+
+def _keep_console_short() -> None:
+    if logging.getLogger("prefect").isEnabledFor(logging.DEBUG):
+        return
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(present, _OneLine) for present in handler.filters):
+            handler.addFilter(_OneLine())
+
+
+def _say(message: str) -> None:
+    # Standard output belongs to the result.
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,290 @@
+"""The whole pipeline: plan, merge, evaluate beside the parents, decide, publish, track."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from prefect import flow, get_run_logger, runtime
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows.evaluate_model import score
+from flows.merge_model import CORES, EXAMPLE_RECIPE, DeviceChoice, YamlBox, chosen_devices, fetch_sources, merge
+from mergeline.card import render_card
+from mergeline.durable import write_whole
+from mergeline.errors import TrackingError
+from mergeline.evaluation import GeometryCell, render_report
+from mergeline.evaluation.evaluate_models import ModelToEvaluate
+from mergeline.evaluation.public_report import public_json
+from mergeline.evaluation.records import EvaluationReport, EvaluationSettings, Sample
+from mergeline.evaluation.tables import report_text
+from mergeline.gate import Decision, decide
+from mergeline.geometry import read_geometry
+from mergeline.lineage import canonical_json
+from mergeline.merging import MergedModel
+from mergeline.parameters import flat_parameters
+from mergeline.pipeline import PublishWhen, read_form
+from mergeline.preflight import PreparedPipeline
+from mergeline.publish import Publication
+from mergeline.recipe import read_recipe
+from mergeline.state import state_directory
+from mergeline.tracking import TrackedRun, TrackingSettings
+from mergeline.workspace import plan_json
+from tasks.evaluating import sample
+from tasks.fetching import fetch_checkpoint, fetch_questions
+from tasks.planning import plan
+from tasks.publishing import publish as publish_merge
+from tasks.tracking import fail_run, open_run, record_merge
+
+# As with the device: offered by the form, judged by the pipeline language.
+PublishChoice = Annotated[str, Field(json_schema_extra={"enum": list(get_args(PublishWhen))})]
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What a pipeline made."""
+
+    name: str
+    plan_digest: str
+    directory: Path
+    """The merged model."""
+    reports: tuple[EvaluationReport, ...]
+    """One per lm-eval task."""
+    samples: tuple[Sample, ...]
+    decision: Decision
+    publication: Publication | None
+    run: TrackedRun
+
+
+@flow(name="merge-and-evaluate", flow_run_name="{name}", task_runner=ThreadPoolTaskRunner(max_workers=CORES))
+def merge_and_evaluate(
+    recipe: YamlBox = EXAMPLE_RECIPE,
+    name: str = "demo-slerp",
+    tasks: list[str] = ["spartqa_train"],  # noqa: B006 - the form shows this default
+    limit: int | None = None,
+    publish: PublishChoice = "never",
+    repo_id: str = "",
+    private: bool = True,
+    device: DeviceChoice = "auto",
+    more: YamlBox = "",
+) -> PipelineResult:
+    """Merge checkpoints, evaluate the result beside its parents, publish it and record everything.
+
+    Args:
+        recipe: What to merge, in mergekit's YAML.
+        name: Names the run and the directory.
+        tasks: lm-eval tasks; none: no evaluation.
+        limit: Only the first this many questions.
+        publish: When the merge goes on the Hub.
+        repo_id: Where; without an owner, in the namespace of the token.
+        private: Whether a new repository is private.
+        device: Where the arithmetic runs.
+        more: Further settings of the pipeline language, in YAML.
+    """
+    pipeline = read_form(
+        recipe=recipe, name=name, tasks=tasks, limit=limit, publish=publish, repo_id=repo_id, private=private,
+        device=device, more=more,
+    )  # fmt: skip
+    prepared = plan(pipeline)
+    tracking = TrackingSettings(pipeline.settings.track.resolved_uri, pipeline.settings.track.experiment)
+    # Opened before the work, so that a merge that fails leaves its trace and a wrong address shows at once.
+    run = open_run(tracking, prepared.planned.plan.digest, name, _prefect_tags())
+    try:
+        return _run(prepared, tracking, run)
+    except Exception as error:
+        # What went wrong first is what the user must read.
+        with suppress(TrackingError):
+            fail_run(run, tracking, str(error))
+        raise
+
+
+def _run(prepared: PreparedPipeline, tracking: TrackingSettings, run: TrackedRun) -> PipelineResult:
+    """Run the pipeline's stages in order; every one finds and keeps what an earlier run finished."""
+    settings = prepared.pipeline.settings
+    sources = fetch_sources(prepared)
+    merged = merge(prepared, sources)
+    reports = evaluate_beside_parents(prepared, merged, sources)
+    samples = sample_beside_parents(prepared, merged, sources)
+    decision = decide(settings.publish.when, reports)
+    get_run_logger().info("%s: %s", "Publishing" if decision.is_published else "Not publishing", decision.reason)
+    publication = None
+    digest = merged.manifest.plan_digest
+    if decision.is_published and prepared.repo_id is not None:
+        files = published_files(prepared, merged, reports, samples, run)
+        publication = publish_merge(merged.directory, prepared.repo_id, digest, settings.publish.private, files)
+    records = tracked_records(prepared, merged, reports, samples, publication)
+    record_merge(run, tracking, records | {"pages": report_pages(prepared, merged, reports, samples)})
+    return PipelineResult(settings.name, digest, merged.directory, reports, samples, decision, publication, run)
+
+
+def evaluate_beside_parents(
+    prepared: PreparedPipeline, merged: MergedModel, sources: Sequence[Path]
+) -> tuple[EvaluationReport, ...]:
+    """Score base, parents and merge on every lm-eval task the pipeline names."""
+    wanted = prepared.pipeline.settings.evaluate
+    if not wanted.tasks:
+        return ()
+    base = [prepared.base] if prepared.base is not None and prepared.base not in prepared.planned.checkpoints else []
+    models = [ModelToEvaluate(checkpoint.label, fetch_checkpoint(checkpoint)) for checkpoint in base]
+    models += compared_models(prepared, merged, sources)
+    questions = fetch_questions(prepared.questions)
+    devices = chosen_devices(prepared)
+    return tuple(
+        score(
+            models,
+            len(base),
+            EvaluationSettings(
+                task,
+                wanted.dataset,
+                wanted.limit,
+                wanted.batch_size,
+                wanted.dtype,
+                devices[0],
+                engine=wanted.engine,
+            ),
+            questions,
+            wanted.time_limit_minutes,
+            wanted.margin,
+            wanted.breakdown,
+        )
+        for task in wanted.tasks
+    )
+
+
+def sample_beside_parents(
+    prepared: PreparedPipeline, merged: MergedModel, sources: Sequence[Path]
+) -> tuple[Sample, ...]:
+    """Let parents and merge continue the pipeline's prompts."""
+    settings = prepared.pipeline.settings
+    if not settings.sample.prompts:
+        return ()
+    models = compared_models(prepared, merged, sources)
+    return sample(models, settings.sample, settings.evaluate.dtype, chosen_devices(prepared)[0])
+
+
+def compared_models(prepared: PreparedPipeline, merged: MergedModel, sources: Sequence[Path]) -> list[ModelToEvaluate]:
+    """Return the parents in the recipe's order, then the merge."""
+    parents = zip(prepared.planned.checkpoints, sources, strict=True)
+    models = [ModelToEvaluate(checkpoint.label, directory) for checkpoint, directory in parents]
+    return [*models, ModelToEvaluate(prepared.pipeline.settings.name, merged.directory)]
+
+
+def published_files(
+    prepared: PreparedPipeline,
+    merged: MergedModel,
+    reports: Sequence[EvaluationReport],
+    samples: Sequence[Sample],
+    run: TrackedRun,
+) -> dict[str, bytes]:
+    """Return what is published beside the model: its card, and every answer behind the scores."""
+    assert prepared.repo_id is not None
+    links = {"mlflow_run_id": run.run_id} | merged.manifest.links
+    card = render_card(
+        merged.manifest,
+        prepared.planned.recipe_text,
+        name=prepared.repo_id,
+        evaluations=reports,
+        samples=samples,
+        links=links,
+    )
+    files = {"README.md": card.encode()}
+    for report in reports:
+        files[f"eval/{report.merge.settings.task}.json"] = public_json(report).encode()
+    return files
+
+
+def report_pages(
+    prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
+) -> dict[str, str]:
+    """Return one self-contained HTML page per lm-eval task, and keep it beside the merge's other records."""
+    geometry = read_geometry(merged.directory)
+    cells = [GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None]
+    pages = {
+        f"evaluation/{report.merge.settings.task}/report.html": render_report(
+            report,
+            samples=samples,
+            recipe_text=prepared.planned.recipe_text,
+            manifest=merged.manifest,
+            geometry=cells,
+        )
+        for report in reports
+    }
+    for name, page in pages.items():
+        path = state_directory() / "reports" / merged.directory.name / Path(name).parent.name / "report.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, page)
+    return pages
+
+
+def tracked_records(
+    prepared: PreparedPipeline,
+    merged: MergedModel,
+    reports: Sequence[EvaluationReport],
+    samples: Sequence[Sample],
+    publication: Publication | None,
+) -> dict[str, Any]:
+    """Return the arguments of :func:`mergeline.tracking.record_merge`."""
+    manifest = merged.manifest
+    tags = _prefect_tags()
+    if publication is not None:
+        tags |= {"hf.repo": publication.repo_id, "hf.commit": publication.commit, "hf.url": publication.url}
+    verdicts = {comparison.verdict for report in reports for comparison in report.comparisons}
+    if verdicts:
+        tags["verdict"] = ", ".join(sorted(verdicts))
+    metrics: dict[str, float] = {"merge/bytes": float(sum(shard.nbytes for shard in manifest.shards))}
+    if merged.results:
+        metrics["merge/seconds"] = sum(result.elapsed_seconds for result in merged.results)
+    return {
+        "manifest": manifest,
+        "recipe_text": prepared.planned.recipe_text,
+        "pipeline_text": prepared.pipeline.as_yaml(),
+        "plan_json": plan_json(prepared.planned.plan),
+        "parameters": flat_parameters(read_recipe(prepared.planned.recipe_text)),
+        "metrics": metrics,
+        "reports": tuple(reports),
+        "samples": tuple(samples),
+        "tags": tags,
+        # The merge's own time, so that a rerun adds no second history point.
+        "timestamp_ms": int(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
+    }
+
+
+def _prefect_tags() -> dict[str, str]:
+    tags: Mapping[str, Any] = {
+        "prefect.flow_run_id": runtime.flow_run.id,
+        "prefect.flow_run_url": runtime.flow_run.ui_url,
+    }
+    return {key: str(value) for key, value in tags.items() if value}
+
+
+def describe_result(result: PipelineResult) -> str:
+    """Describe what a pipeline made, for a terminal."""
+    parts = [report_text(report) for report in result.reports]
+    parts += [f"{sample.label}\n> {sample.prompt}\n{sample.completion}" for sample in result.samples]
+    published = result.publication
+    if published is None:
+        lines = [f"Not published: {result.decision.reason}."]
+    else:
+        state = "Was published already" if published.was_already_published else "Published"
+        lines = [f"{state}: {published.url}"]
+    lines += [
+        f"Model: {result.directory}",
+        *(f"Report: {path}" for path in _report_files(result)),
+        f"MLflow run: {result.run.url or result.run.run_id}",
+        f"Plan: {result.plan_digest}",
+    ]
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _report_files(result: PipelineResult) -> list[Path]:
+    return sorted((state_directory() / "reports" / result.directory.name).glob("*/report.html"))
+
+
+def result_json(result: PipelineResult) -> str:
+    """Render what a pipeline made as one line of JSON."""
+    return canonical_json({**vars(result), "directory": str(result.directory)})

@@ -1,0 +1,154 @@
+"""The MLflow store that runs are written to: a SQLite file of our own, or a server."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from mergeline.errors import InputError, TrackingError
+from mergeline.tracking.privacy import one_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE_PREFIX = "sqlite:///"
+_LOCK_SECONDS = 120
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # MLflow's own 120 s and 7 retries keep a run waiting for minutes on a server that is not there.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    # MLflow would print the run's link, with any password in the address, to standard output.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where merges are recorded."""
+
+    uri: str
+    """``sqlite:///<file>``, or the ``http(s)://`` address of an MLflow server."""
+    experiment: str
+    """MLflow experiment, made on first use, e.g. ``mergeline/marcoro``."""
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file, absolute, or None when the store is a server."""
+        if not self.uri.startswith(_SQLITE_PREFIX):
+            return None
+        return Path(self.uri.removeprefix(_SQLITE_PREFIX).partition("?")[0]).absolute()
+
+    @property
+    def artifacts(self) -> Path | None:
+        """The folder beside the database that holds the runs' files, or None when the store is a server.
+
+        MLflow keeps its absolute path in the database, and nothing else that is particular to the machine.
+        """
+        return None if self.database is None else self.database.with_name(f"{self.database.stem}-artifacts")
+
+    @property
+    def address(self) -> str:
+        """The store as a message may name it: without user name and password."""
+        if not self.is_server:
+            return self.uri
+        parts = urlsplit(self.uri)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    @property
+    def is_server(self) -> bool:
+        return self.uri.startswith(("http://", "https://"))
+
+
+@contextmanager
+def opened_store(settings: TrackingSettings) -> Generator[MlflowClient, None, None]:
+    """Connect to the store, alone on it if it is a SQLite file.
+
+    Args:
+        settings: Which store.
+
+    Yields:
+        A client that writes to it. Whatever MLflow raises while it is in use becomes one line.
+
+    Raises:
+        InputError: MLflow is not installed.
+        TrackingError: The store is missing, unusable, taken or refuses a record.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise InputError("Tracking needs MLflow, which is not installed: pip install 'mergeline[tracking]'.") from error
+    database = settings.database
+    if database is None and not settings.is_server:
+        raise TrackingError(f"MLflow store {settings.address!r}: expected sqlite:///<file> or http(s)://<server>.")
+    try:
+        if database is None:
+            yield MlflowClient(tracking_uri=settings.uri.rstrip("/"))
+        else:
+            with _alone_on(database):
+                _initialise(database, settings)
+                yield MlflowClient(tracking_uri=f"{_SQLITE_PREFIX}{database}")
+    except (MlflowException, OSError, sqlite3.Error) as error:
+        raise TrackingError(_explain(settings, error)) from error
+
+
+def artifact_location(settings: TrackingSettings) -> str | None:
+    """Return the URI that a new experiment keeps its files under; None leaves it to the server."""
+    if settings.artifacts is None:
+        return None
+    settings.artifacts.mkdir(parents=True, exist_ok=True)
+    return settings.artifacts.as_uri()
+
+
+@contextmanager
+def _alone_on(database: Path) -> Generator[None, None, None]:
+    # MLflow migrates an empty database without any lock: of four processes that start at once, three crash.
+    database.parent.mkdir(parents=True, exist_ok=True)
+    path = database.with_name(f"{database.name}.lock")
+    with path.open("a") as file:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrackingError(
+                        f"MLflow database {database.name}: another process has held {path.name} for "
+                        f"{_LOCK_SECONDS} s; end it, then run again."
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+def _initialise(database: Path, settings: TrackingSettings) -> None:
+    # SQLAlchemy retries for minutes on a file that SQLite itself refuses at once.
+    with sqlite3.connect(database) as connection:
+        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    connection.close()
+    if is_empty:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        # Built by hand because MlflowClient would point the default experiment at ./mlruns.
+        SqlAlchemyStore(f"{_SQLITE_PREFIX}{database}", artifact_location(settings))
+
+
+def _explain(settings: TrackingSettings, error: Exception) -> str:
+    reason = one_line(error)
+    if settings.is_server and ("Max retries exceeded" in reason or "timed out" in reason.lower()):
+        return f"MLflow server {settings.address} does not answer; start it or change the tracking address ({reason})."
+    return f"MLflow store {settings.address}: {reason}"

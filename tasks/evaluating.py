@@ -1,0 +1,42 @@
+"""Prefect tasks: score models with lm-eval, and let them write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.records import Evaluation, EvaluationSettings, Sample
+from mergeline.evaluation.sample import sample_models
+from mergeline.pipeline import Samples
+from mergeline.state import state_directory
+
+
+@task(name="evaluate", task_run_name="evaluate {settings.task}", tags=["gpu"], cache_policy=NO_CACHE)
+def evaluate(
+    models: Sequence[ModelToEvaluate], settings: EvaluationSettings, questions: Path | None, time_limit_minutes: int
+) -> tuple[Evaluation, ...]:
+    """Score models on one lm-eval task; see :func:`mergeline.evaluation.evaluate_models.evaluate_models`."""
+    return evaluate_models(
+        models,
+        settings,
+        questions=questions,
+        cache_dir=state_directory() / "evaluations",
+        time_limit_seconds=60.0 * time_limit_minutes,
+        on_line=get_run_logger().info,
+    )
+
+
+@task(name="sample", tags=["gpu"], cache_policy=NO_CACHE)
+def sample(models: Sequence[ModelToEvaluate], settings: Samples, dtype: str, device: str) -> tuple[Sample, ...]:
+    """Let models continue the pipeline's prompts; see :func:`mergeline.evaluation.sample.sample_models`."""
+    samples = sample_models(
+        models, settings.prompts, settings.max_new_tokens, settings.seed, dtype=dtype, device=device
+    )
+    shown = [f"**{sample.label}**\n\n> {sample.prompt}\n\n{sample.completion}" for sample in samples]
+    create_markdown_artifact("\n\n---\n\n".join(shown), key="samples")
+    return samples

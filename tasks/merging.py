@@ -1,0 +1,65 @@
+"""Prefect task: merge one output shard."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from mergeline import execute
+from mergeline.execute import ShardResult
+from mergeline.plan import MergePlan
+from mergeline.text import size
+from mergeline.workspace import read_plan
+
+
+class MergeProgress:
+    """One progress artifact for all shards of a merge, renewed at most once a second from any thread."""
+
+    def __init__(self, plan: MergePlan) -> None:
+        """Create the artifact in the running flow."""
+        self._total, self._done = plan.output_nbytes, 0
+        self._lock = threading.Lock()
+        self._told = time.monotonic()
+        self._artifact: UUID = create_progress_artifact(  # pyright: ignore[reportAssignmentType]
+            0.0, key="merge-progress", description=f"Writing {size(self._total)} in {len(plan.shards)} shards"
+        )
+
+    def __call__(self, nbytes: int) -> None:
+        with self._lock:
+            self._done += nbytes
+            is_due = self._done >= self._total or time.monotonic() - self._told > 1.0
+            if is_due:
+                self._told = time.monotonic()
+                # Told under the lock, so that no thread's older figure arrives last.
+                update_progress_artifact(self._artifact, 100.0 * self._done / self._total)
+
+
+# NO_CACHE: the shard's own record on disk says what is done, and Prefect is told. No retries: what fails here
+# (a full disk, a source that changed, a tensor that is not finite) fails again.
+@task(name="merge-shard", task_run_name="merge {filename}", tags=["gpu"], cache_policy=NO_CACHE)
+def merge_shard(
+    filename: str, plan_file: Path, sources: list[Path], devices: list[str], workers: int, progress: MergeProgress
+) -> Any:
+    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.execute.merge_shard`."""
+    plan = read_plan(plan_file)
+    shard = next(shard for shard in plan.shards if shard.filename == filename)
+    result: ShardResult = execute.merge_shard(
+        plan, shard, sources, plan_file.parent, devices=devices, workers=workers, on_progress=progress
+    )
+    get_run_logger().info(
+        "%s %s (%d tensors, %s, %.1f s)",
+        "Found finished" if result.is_reused else "Wrote",
+        filename,
+        len(shard.tensors),
+        size(result.nbytes),
+        result.elapsed_seconds,
+    )
+    return Completed(name="Reused", data=result) if result.is_reused else result

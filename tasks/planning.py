@@ -1,0 +1,23 @@
+"""Prefect task: look up everything a pipeline names and plan its merge."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from mergeline.hub import Hub
+from mergeline.pipeline import LoadedPipeline
+from mergeline.plan_text import describe_plan
+from mergeline.preflight import PreparedPipeline, prepare_pipeline
+from tasks.retrying import HUB_RETRIES
+
+
+@task(name="plan", tags=["cpu"], cache_policy=NO_CACHE, **HUB_RETRIES)
+def plan(pipeline: LoadedPipeline) -> PreparedPipeline:
+    """Pin the sources and plan the merge; see :func:`mergeline.preflight.prepare_pipeline`."""
+    prepared = prepare_pipeline(pipeline, Hub())
+    create_markdown_artifact(
+        f"```\n{describe_plan(prepared.planned.plan)}\n```", key="merge-plan", description=pipeline.settings.name
+    )
+    return prepared

@@ -1,0 +1,31 @@
+"""A Prefect server for the flow tests, kept apart from the developer's own."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.embedded import prepare_environment
+
+_STATE = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
+
+# Before any test module imports Prefect: neither a developer's server nor ~/.prefect is to be touched.
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+prepare_environment(Path(_STATE.name))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _STATE.cleanup()
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server with a database of its own; every flow called while it runs is recorded there."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    # Its own limit of 30 s is about what a slow machine needs.
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

@@ -1,0 +1,345 @@
+"""The flows on a real Prefect server, a real Hub over HTTP and a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import State, TaskRun
+from safetensors.torch import save_file
+
+from deployments.local.demo import TOKEN, fill
+from deployments.local.hub import LocalHub
+from flows.evaluate_model import evaluate_model
+from flows.merge_and_evaluate import PipelineResult, describe_result, merge_and_evaluate, result_json
+from flows.merge_model import EXAMPLE_RECIPE, merge_model
+from mergeline.errors import InputError, MergeError
+from mergeline.hub import Hub
+from mergeline.merging import merge_recipe
+from mergeline.shard_layout import parse_size
+from mergeline.verify import verify_directory
+from tests.engine.tiny_checkpoints import make_mistral
+
+pytestmark = [
+    pytest.mark.slow,
+    # huggingface_hub 2.4 hands the bodies of LFS uploads to httpx2 in a way that httpx2 is about to drop.
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
+]
+
+LIMIT = 200
+"""So few questions take seconds, and still tell a merge that knows them all from parents that know three in four."""
+
+MORE = """\
+execute: {max_shard_size: 150kB}
+evaluate: {dataset: mergeline-demo/spartqa-directions}
+sample: {prompts: []}
+track: {experiment: flows}
+"""
+
+TASK_RUNS_OF_A_MERGE = {
+    "plan": 1,
+    "fetch_checkpoint": 2,
+    "merge_shard": 3,
+    "assemble": 1,
+    "verify": 1,
+    "fetch_questions": 1,
+    "evaluate": 1,
+    "open_run": 1,
+    "publish": 1,
+    "record_merge": 1,
+}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where the flows of this file work."""
+
+    hub: LocalHub
+    state: Path
+
+    def commits(self, repo_id: str) -> list[str]:
+        """Return the titles of a repository's commits, newest first."""
+        api = HfApi(endpoint=self.hub.endpoint, token=TOKEN)
+        return [commit.title for commit in api.list_repo_commits(repo_id)]
+
+    def models(self) -> set[str]:
+        api = HfApi(endpoint=self.hub.endpoint, token=TOKEN)
+        return {model.id for model in api.list_models()}
+
+    @property
+    def mlflow(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.state / 'mlflow' / 'mlflow.db'}")
+
+    def runs(self, experiment: str) -> list[Run]:
+        found = self.mlflow.get_experiment_by_name(experiment)
+        return [] if found is None else list(self.mlflow.search_runs([found.experiment_id]))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[Workplace]:
+    """A state directory, and a Hub with the demonstration models and questions."""
+    folder = tmp_path_factory.mktemp("flows")
+    with pytest.MonkeyPatch.context() as patch, LocalHub(folder / "hub") as hub:
+        patch.setenv("HF_ENDPOINT", hub.endpoint)
+        patch.setenv("HF_TOKEN", TOKEN)
+        patch.setenv("MERGELINE_HOME", str(folder / "state"))
+        # Models this small are three times slower on two threads.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub-cache"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        fill(hub.endpoint)
+        yield Workplace(hub, folder / "state")
+
+
+def run_pipeline(**parameters: Any) -> State[PipelineResult]:
+    """Run the whole pipeline as a form with these fields would; the others keep a small demonstration's values."""
+    form = {"name": "flow-slerp", "limit": LIMIT, "publish": "never", "more": MORE} | parameters
+    return merge_and_evaluate(**form, return_state=True)
+
+
+@pytest.fixture(scope="module")
+def published(workplace: Workplace) -> State[PipelineResult]:
+    """The demonstration's merge, evaluated beside its parents and published because it is better than both."""
+    return run_pipeline(publish="better_than_parents", repo_id="flow-slerp")
+
+
+def flow_run_id(state: State[Any]) -> UUID:
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id
+
+
+def task_runs(state: State[Any], count: int) -> list[TaskRun]:
+    """Return a flow run's task runs once there are so many and each has ended; the server hears of them by and by."""
+    flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)]))
+    deadline = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = client.read_task_runs(flow_run_filter=flow_run)
+            if len(runs) >= count and all(run.state is not None and run.state.is_final() for run in runs):
+                return runs
+            assert time.monotonic() < deadline, [(run.name, run.state_name) for run in runs]
+            time.sleep(0.2)
+
+
+def stages(runs: list[TaskRun]) -> dict[str, int]:
+    """Count task runs by the function they ran."""
+    return dict(Counter(run.task_key.rpartition("-")[0] for run in runs))
+
+
+def without(*stages: str) -> dict[str, int]:
+    """Return the task runs of a merge less those of some stages."""
+    return {stage: count for stage, count in TASK_RUNS_OF_A_MERGE.items() if stage not in stages}
+
+
+def artifacts(state: State[Any]) -> dict[str, Artifact]:
+    only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        return {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=only)}
+
+
+def records(workplace: Workplace, experiment: str) -> dict[str, Any]:
+    """Return everything MLflow holds of an experiment's runs, every point of every metric included."""
+    client = workplace.mlflow
+    return {
+        run.info.run_id: {
+            "parameters": run.data.params,
+            "history": {
+                key: [
+                    (point.value, point.timestamp, point.step)
+                    for point in client.get_metric_history(run.info.run_id, key)
+                ]
+                for key in run.data.metrics
+            },
+            "status": run.info.status,
+            "start": run.info.start_time,
+            "end": run.info.end_time,
+        }
+        for run in workplace.runs(experiment)
+    }
+
+
+def test_a_merge_that_is_better_than_its_parents_is_published_in_one_commit(
+    workplace: Workplace, published: State[PipelineResult]
+) -> None:
+    result = published.result()
+    assert {comparison.verdict for comparison in result.reports[0].comparisons} == {"better"}
+    assert result.decision.is_published
+    assert result.publication is not None
+    assert (result.publication.repo_id, result.publication.was_already_published) == ("mergeline/flow-slerp", False)
+    title, initial = workplace.commits("mergeline/flow-slerp")
+    assert title.startswith("Publish a merge made by Mergeline")
+    assert initial == "initial commit"
+
+
+def test_every_task_run_reaches_a_final_state(published: State[PipelineResult]) -> None:
+    runs = task_runs(published, sum(TASK_RUNS_OF_A_MERGE.values()))
+    assert stages(runs) == TASK_RUNS_OF_A_MERGE
+    assert {run.state_name for run in runs} == {"Completed"}
+    shards = [run.name for run in runs if run.name.startswith("merge ")]
+    assert sorted(shards) == [f"merge model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+
+
+def test_plan_progress_scores_and_commit_are_artifacts(published: State[PipelineResult]) -> None:
+    found = artifacts(published)
+    result = published.result()
+    assert set(found) == {"merge-plan", "merge-progress", "evaluation", "hub-commit"}
+    assert "slerp of 2 models" in str(found["merge-plan"].data)
+    assert found["merge-progress"].data == 100
+    assert "| flow-slerp " in str(found["evaluation"].data)
+    assert result.publication is not None
+    assert result.publication.url in str(found["hub-commit"].data)
+
+
+def test_mlflow_holds_the_merge_and_every_model_beside_it(
+    workplace: Workplace, published: State[PipelineResult]
+) -> None:
+    result = published.result()
+    runs = workplace.runs("flows")
+    merges = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.run_id for run in merges] == [result.run.run_id]
+    assert merges[0].data.tags["prefect.flow_run_id"] == str(flow_run_id(published))
+    assert result.publication is not None
+    assert merges[0].data.tags["hf.commit"] == result.publication.commit
+    assert merges[0].data.tags["verdict"] == "better"
+    assert merges[0].data.params["t"] == "0.5"
+    children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {result.run.run_id}
+    told = {evaluation.label: evaluation.accuracy for evaluation in result.reports[0].evaluations}
+    assert set(told) == {"mergeline-demo/compass", "mergeline-demo/clock", "flow-slerp"}
+    assert {name: run.data.metrics["spartqa_train/acc"] for name, run in children.items()} == told
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_running_again_adds_nothing_anywhere(workplace: Workplace, published: State[PipelineResult]) -> None:
+    first = published.result()
+    files = {path: path.stat() for path in first.directory.iterdir()}
+    before = records(workplace, "flows")
+
+    again = run_pipeline(publish="better_than_parents", repo_id="flow-slerp")
+
+    result = again.result()
+    assert first.publication is not None
+    assert result.publication == replace(first.publication, was_already_published=True)
+    assert len(workplace.commits("mergeline/flow-slerp")) == 2
+    assert records(workplace, "flows") == before
+    assert all(len(points) == 1 for run in before.values() for points in run["history"].values())
+    # Not a single shard is as much as looked at: the directory is complete.
+    made = without("merge_shard", "assemble")
+    assert stages(task_runs(again, sum(made.values()))) == made
+    for path, earlier in files.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (earlier.st_ino, earlier.st_mtime_ns)
+
+
+def test_never_publishes_nothing(workplace: Workplace, published: State[PipelineResult]) -> None:
+    before = workplace.models()
+    result = run_pipeline(name="kept", publish="never", more=MORE.replace("flows", "kept")).result()
+    assert (result.decision.is_published, result.publication) == (False, None)
+    assert result.decision.reason == "publish.when is never"
+    assert workplace.models() == before
+    assert not [tag for run in workplace.runs("kept") for tag in run.data.tags if tag.startswith("hf.")]
+    assert "Not published: publish.when is never." in describe_result(result)
+    assert json.loads(result_json(result))["publication"] is None
+
+
+def test_a_merge_that_is_one_of_its_parents_is_not_published(
+    workplace: Workplace, published: State[PipelineResult]
+) -> None:
+    before = workplace.models()
+    recipe = EXAMPLE_RECIPE.replace("t: 0.5", "t: 0")
+    state = run_pipeline(recipe=recipe, name="compass-again", publish="better_than_parents", repo_id="compass-again")
+    result = state.result()
+    verdicts = {comparison.reference: comparison.verdict for comparison in result.reports[0].comparisons}
+    assert verdicts["mergeline-demo/compass"] == "no detectable difference"
+    assert not result.decision.is_published
+    assert "no detectable difference (mergeline-demo/compass)" in result.decision.reason
+    assert workplace.models() == before
+    made = without("publish")
+    assert stages(task_runs(state, sum(made.values()))) == made
+    tags = [run.data.tags for run in workplace.runs("flows") if run.info.run_id == result.run.run_id]
+    assert "no detectable difference" in tags[0]["verdict"]
+
+
+def test_a_model_that_does_not_exist_fails_the_flow_with_one_line(workplace: Workplace) -> None:
+    recipe = EXAMPLE_RECIPE.replace("mergeline-demo/clock", "mergeline-demo/sundial")
+    started = time.monotonic()
+    state = run_pipeline(recipe=recipe, name="broken")
+    with pytest.raises(InputError) as error:
+        state.result()
+    assert state.is_failed()
+    assert "mergeline-demo/sundial" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert state.message == f"Flow run encountered an exception: {type(error.value).__name__}: {error.value}"
+    runs = task_runs(state, 1)
+    assert [(run.task_key.rpartition("-")[0], run.state_name, run.run_count) for run in runs] == [("plan", "Failed", 1)]
+    # Trying again three times, as for a Hub that is down, would take half a minute.
+    assert time.monotonic() - started < 15
+    assert not workplace.runs("broken")
+
+
+def test_a_merge_that_fails_is_failed_in_prefect_and_in_mlflow(workplace: Workplace, tmp_path: Path) -> None:
+    make_mistral(tmp_path / "first", 1, layers=1, dtype=torch.float32)
+    weights = make_mistral(tmp_path / "second", 2, layers=1, dtype=torch.float32)
+    weights["model.norm.weight"][3] = torch.nan
+    save_file(weights, tmp_path / "second" / "model.safetensors", metadata={"format": "pt"})
+    models = {"mergeline-demo/compass": str(tmp_path / "first"), "mergeline-demo/clock": str(tmp_path / "second")}
+    recipe = EXAMPLE_RECIPE
+    for name, directory in models.items():
+        recipe = recipe.replace(name, directory)
+    state = run_pipeline(recipe=recipe, name="not-finite", more=MORE.replace("flows", "not-finite"))
+    with pytest.raises(MergeError, match=r"tensor 'model\.norm\.weight': the result holds NaN") as error:
+        state.result()
+    assert state.is_failed()
+    assert len(str(error.value).splitlines()) == 1
+    failed = [run.task_key.rpartition("-")[0] for run in task_runs(state, 6) if run.state_name == "Failed"]
+    assert failed == ["merge_shard"]
+    (run,) = workplace.runs("not-finite")
+    assert run.info.status == "FAILED"
+    assert "model.norm.weight" in run.data.tags["mergeline.failure"]
+
+
+def test_the_merge_alone_gives_the_bytes_of_the_command(workplace: Workplace, tmp_path: Path) -> None:
+    more = "execute: {max_shard_size: 150kB}"
+    state = merge_model(name="alone", more=more, return_state=True)
+    merged = state.result()
+    made = without("fetch_questions", "evaluate", "open_run", "publish", "record_merge")
+    assert stages(task_runs(state, sum(made.values()))) == made
+    assert merged.manifest.links == {"prefect_flow_run_id": str(flow_run_id(state))}
+    assert verify_directory(merged.directory).plan_digest == merged.manifest.plan_digest
+    (tmp_path / "recipe.yaml").write_text(EXAMPLE_RECIPE)
+    by_command = merge_recipe(
+        tmp_path / "recipe.yaml", tmp_path / "out", hub=Hub(), max_shard_bytes=parse_size("150kB")
+    )
+    assert by_command.manifest.shards == merged.manifest.shards
+
+
+def test_an_evaluation_alone_compares_with_the_models_named(
+    workplace: Workplace, published: State[PipelineResult]
+) -> None:
+    state = evaluate_model(limit=LIMIT, return_state=True)
+    report = state.result()
+    assert report.merge.label == "mergeline-demo/compass"
+    assert [comparison.reference for comparison in report.comparisons] == ["mergeline-demo/clock"]
+    known = {evaluation.label: evaluation.accuracy for evaluation in published.result().reports[0].evaluations}
+    assert {evaluation.label: evaluation.accuracy for evaluation in report.evaluations}.items() <= known.items()
+    assert stages(task_runs(state, 4)) == {"fetch_checkpoint": 2, "fetch_questions": 1, "evaluate": 1}
+    assert "mergeline-demo/compass" in str(artifacts(state)["evaluation"].data)
