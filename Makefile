@@ -1,0 +1,36 @@
+.PHONY: help setup demo test check up lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## what can be done
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready  ## make .venv with the locked versions
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: setup  ## the main job on the demonstration models
+	$(BIN)/python -m deployments.local.demo
+
+up: setup  ## the demonstration's Hub, Prefect and MLflow, in the browser
+	$(BIN)/python -m deployments.local.up
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, types and tests, as before a commit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+lock: setup  ## write requirements.lock from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==2.13.0+.*/torch==2.13.0/' > requirements.lock
+
+clean:  ## remove what runs leave behind
+	rm -rf .mergeline .pytest_cache .ruff_cache dist

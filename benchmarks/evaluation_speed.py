@@ -1,0 +1,110 @@
+"""Processor seconds of ``engine: fast`` against stock lm-eval, on random Llamas of real shapes.
+
+    python -m benchmarks.evaluation_speed --questions FILE --counts 1000 200 50
+
+Every engine scores every model once in this process, on one thread, with the batch size that is stock's fastest on a
+processor. The weights are random: the time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from mergeline.evaluation.dataset_reference import parse_dataset
+from mergeline.evaluation.fast_engine import TokenizedPrompts
+from mergeline.evaluation.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+from mergeline.evaluation.questions import load_questions
+from mergeline.evaluation.records import Evaluation, EvaluationSettings
+from mergeline.evaluation.scoring import ModelRequest, TaskRequest, build_task, score_model
+from mergeline.evaluation.stored_evaluation import package_versions
+
+# hidden, layers, heads, key-value heads, intermediate; the last is SmolLM2-135M. All with its vocabulary of 49,152.
+SHAPES = {"16 M": (256, 4, 4, 4, 768), "50 M": (512, 8, 8, 8, 1536), "135 M": (576, 30, 9, 3, 1536)}
+VOCABULARY = 49_152
+
+
+def write_model(directory: Path, shape: tuple[int, int, int, int, int], texts: list[str]) -> int:
+    """Write a random model and a byte-level tokenizer trained on the texts; return its number of parameters."""
+    hidden, layers, heads, key_value_heads, intermediate = shape
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_value_heads,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+        )
+    )
+    model.save_pretrained(directory)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    answers = [f"Answer: {letter}" for letter in "ABCD" for _ in range(100)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [*texts, *answers],
+        trainers.BpeTrainer(
+            vocab_size=4000, initial_alphabet=alphabet, special_tokens=["<|end|>"], show_progress=False
+        ),
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", bos_token="<|end|>"
+    ).save_pretrained(directory)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", default="directions", help="a file, or `directions` for made-up ones")
+    parser.add_argument("--counts", type=int, nargs=3, default=[1000, 200, 50], help="questions for each model")
+    options = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    reference = parse_dataset(options.questions)
+    every = reference.generate() if reference.is_generated else load_questions(Path(reference.name))
+    task = find_lm_eval_task("spartqa_train")
+    stock = EvaluationSettings("spartqa_train", batch_size=8)
+    print("| model | parameters | questions | stock, CPU s | fast, CPU s | fast/stock | greatest difference, nats |")
+    print("|---|---|---|---|---|---|---|")
+    for (name, shape), count in zip(SHAPES.items(), options.counts, strict=True):
+        rows = every[:count]
+        request = TaskRequest(task.name, str(task.yaml_path), rows)
+        seconds: dict[str, float] = {}
+        scored: dict[str, Evaluation] = {}
+        with tempfile.TemporaryDirectory() as directory:
+            parameters = write_model(Path(directory), shape, [doc_to_text(row) for row in rows])
+            built = build_task(request)
+            for settings in (stock, replace(stock, engine="fast")):
+                model = ModelRequest(name, Path(directory), "")
+                started = time.process_time()
+                scored[settings.engine] = score_model(
+                    built, model, settings, package_versions(), request, TokenizedPrompts()
+                )
+                seconds[settings.engine] = time.process_time() - started
+        assert [a.prediction for a in scored["stock"].answers] == [a.prediction for a in scored["fast"].answers]
+        pairs = zip(scored["stock"].answers, scored["fast"].answers, strict=True)
+        distance = max(
+            abs(x - y) for a, b in pairs for x, y in zip(a.log_probabilities, b.log_probabilities, strict=True)
+        )
+        print(
+            f"| {name} | {parameters:,} | {count:,} | {seconds['stock']:.1f} | {seconds['fast']:.1f} | "
+            f"{seconds['fast'] / seconds['stock']:.0%} | {distance:.1e} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
