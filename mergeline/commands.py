@@ -1,0 +1,248 @@
+"""What each command does: one call into the engine, and its result printed. Imports only what the command needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from mergeline.errors import InputError
+
+if TYPE_CHECKING:
+    from mergeline.evaluation.evaluate_models import ModelToEvaluate
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Print everything a merge will do."""
+    from mergeline.hub import Hub
+    from mergeline.merging import plan_recipe
+    from mergeline.plan_text import describe_plan
+    from mergeline.recipe import read_text
+    from mergeline.shard_layout import parse_size
+    from mergeline.workspace import plan_json
+
+    text = read_text(options.recipe, InputError, "recipe")
+    plan = plan_recipe(text, str(options.recipe), Hub(), parse_size(options.max_shard_size)).plan
+    if options.json:
+        print(json.dumps({"digest": plan.digest, **json.loads(plan_json(plan))}))
+    else:
+        print(describe_plan(plan, _positive(options.workers, "--workers")))
+
+
+def merge(options: argparse.Namespace) -> None:
+    """Make a local model directory from a recipe."""
+    from mergeline.execute import Progress, choose_devices
+    from mergeline.geometry import merge_geometry, summarize
+    from mergeline.hub import Hub
+    from mergeline.merging import merge_recipe
+    from mergeline.plan import MergePlan
+    from mergeline.progress import ProgressLine
+    from mergeline.shard_layout import parse_size
+    from mergeline.text import size
+
+    devices, remark = choose_devices(options.device)
+    if remark:
+        print(f"mergeline: {remark}", file=sys.stderr)
+    lines: list[ProgressLine] = []
+
+    def on_planned(plan: MergePlan) -> Progress:
+        if options.quiet or options.json:
+            return lambda nbytes: None
+        for note in plan.notes:
+            print(f"note: {note}", file=sys.stderr)
+        lines.append(ProgressLine(plan.output_nbytes))
+        return lines[0]
+
+    merged = merge_recipe(
+        options.recipe,
+        options.output,
+        hub=Hub(),
+        max_shard_bytes=parse_size(options.max_shard_size),
+        devices=devices,
+        workers=_positive(options.workers, "--workers"),
+        on_planned=on_planned,
+    )
+    for line in lines:
+        line.close()
+    manifest = merged.manifest
+    if options.json:
+        shards = [{"filename": s.name, "nbytes": s.nbytes, "sha256": s.sha256} for s in manifest.shards]
+        print(json.dumps({"directory": str(merged.directory), "plan_digest": manifest.plan_digest, "shards": shards}))
+    elif not merged.results:
+        print(f"{merged.directory} already holds this merge (plan {manifest.plan_digest[:12]}); nothing was done.")
+    else:
+        nbytes = sum(shard.nbytes for shard in manifest.shards)
+        reused = sum(result.is_reused for result in merged.results)
+        kept = f", {reused} of them from an earlier run" if reused else ""
+        count, plan = len(manifest.shards), manifest.plan_digest[:12]
+        print(f"{merged.directory}: {size(nbytes)} in {count} shards{kept}; plan {plan}")
+        for sentence in summarize(merged.plan, merge_geometry(merged.plan, merged.results)):
+            print(sentence)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Check a merge again against its manifest."""
+    from dataclasses import asdict
+
+    from mergeline.text import size
+    from mergeline.verify import verify_directory
+
+    found = verify_directory(options.model, try_loading=options.load)
+    if options.json:
+        print(json.dumps(asdict(found)))
+        return
+    loads = ", transformers takes exactly these" if found.is_loadable else ""
+    print(
+        f"{options.model}: {found.file_count} files ({size(found.nbytes)}) as the manifest says, "
+        f"{found.tensor_count} tensors as planned{loads}; plan {found.plan_digest[:12]}"
+    )
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Rebuild a merge from its manifest and compare the bytes."""
+    from mergeline.hub import Hub
+    from mergeline.reproduce import reproduce
+
+    workers = _positive(options.workers, "--workers")
+    shards = reproduce(options.model, options.output, hub=Hub(), workers=workers)
+    if options.json:
+        print(json.dumps({"directory": str(options.output), "shards": {shard.name: shard.sha256 for shard in shards}}))
+    else:
+        print(f"{options.output}: {len(shards)} shards, byte for byte those of {options.model}")
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Put a finished merge on the Hub."""
+    from mergeline.card import render_card
+    from mergeline.hub import Hub
+    from mergeline.licences import require_publishable
+    from mergeline.publish import publish_directory
+    from mergeline.workspace import RECIPE_NAME, read_manifest
+
+    manifest = read_manifest(options.model) if options.model.is_dir() else None
+    if manifest is None:
+        raise InputError(f"{options.model}: holds no finished merge; make one with `mergeline merge RECIPE OUT`.")
+    recipe_text = (options.model / RECIPE_NAME).read_text()
+    hub = Hub()
+    repo_id = options.repo_id if "/" in options.repo_id else f"{hub.whoami()}/{options.repo_id}"
+    require_publishable([source.license for source in manifest.sources], is_public=options.public)
+    card = render_card(manifest, recipe_text, name=repo_id)
+    published = publish_directory(
+        options.model,
+        repo_id,
+        hub=hub,
+        plan_digest=manifest.plan_digest,
+        private=not options.public,
+        extra_files={"README.md": card.encode()},
+    )
+    if options.json:
+        print(json.dumps(published.__dict__))
+    else:
+        state = "was there already" if published.was_already_published else "published"
+        print(f"{published.repo_id} {state}: {published.url}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score models and compare them."""
+    from mergeline.evaluation.comparison import report
+    from mergeline.evaluation.evaluate_models import evaluate_models
+    from mergeline.evaluation.records import EvaluationSettings
+    from mergeline.evaluation.tables import report_text, results_table
+    from mergeline.execute import choose_devices
+    from mergeline.hub import Hub
+    from mergeline.lineage import canonical_json
+    from mergeline.preflight import fetch_questions, find_questions
+    from mergeline.state import state_directory
+
+    questions = find_questions(options.dataset, Hub())
+    settings = EvaluationSettings(
+        task=options.tasks,
+        dataset=options.dataset,
+        limit=options.limit,
+        batch_size=_positive(options.batch_size, "--batch-size"),
+        dtype=options.dtype,
+        device=choose_devices(options.device)[0][0],
+    )
+    *references, last = evaluate_models(
+        _models(options.models),
+        settings,
+        questions=fetch_questions(questions, Hub()),
+        cache_dir=state_directory() / "evaluations",
+        on_line=lambda line: print(line, file=sys.stderr),
+    )
+    compared = report(last, references)
+    if options.json:
+        print(canonical_json(compared))
+    else:
+        print(report_text(compared) if references else results_table([last]))
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Let models continue prompts."""
+    from dataclasses import asdict
+
+    from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
+    from mergeline.execute import choose_devices
+
+    samples = sample_models(
+        _models(options.models),
+        options.prompt or DEFAULT_PROMPTS,
+        _positive(options.max_new_tokens, "--max-new-tokens"),
+        device=choose_devices(options.device)[0][0],
+    )
+    if options.json:
+        print(json.dumps([asdict(sample) for sample in samples]))
+        return
+    for sample in samples:
+        print(f"{sample.label}\n> {sample.prompt}\n{sample.completion}\n")
+
+
+def _models(references: Sequence[str]) -> list[ModelToEvaluate]:
+    """Bring the models named onto this machine."""
+    from mergeline.checkpoint import fetch, open_checkpoint
+    from mergeline.evaluation.evaluate_models import ModelToEvaluate
+    from mergeline.hub import Hub
+
+    checkpoints = [open_checkpoint(reference, Hub()) for reference in references]
+    return [ModelToEvaluate(checkpoint.label, fetch(checkpoint, Hub())) for checkpoint in checkpoints]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run a whole pipeline."""
+    from mergeline.hub import Hub
+    from mergeline.pipeline import load_pipeline
+    from mergeline.preflight import prepare_pipeline
+    from mergeline.state import state_directory
+
+    pipeline = load_pipeline(options.pipeline, options.set)
+    # The flow does this again; here it tells of bad input before a server is started.
+    prepare_pipeline(pipeline, Hub())
+    try:
+        from flows.embedded import prepare_environment, run_flow
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"mergeline run: {error.name} is missing; pipelines run from a checkout of Mergeline (`make setup`), "
+            "the wheel alone plans and merges."
+        ) from None
+    prepare_environment(state_directory())
+    from flows.merge_and_evaluate import describe_result, merge_and_evaluate, result_json
+
+    result = run_flow(cast("Any", merge_and_evaluate), pipeline.as_form())
+    print(result_json(result) if options.json else describe_result(result))
+
+
+def schema(options: argparse.Namespace) -> None:
+    """Print the JSON schema of a file format."""
+    from mergeline.pipeline import Pipeline
+    from mergeline.recipe import Recipe
+
+    models = {"recipe": Recipe, "pipeline": Pipeline}
+    print(json.dumps(models[options.format].model_json_schema(), indent=2))
+
+
+def _positive(number: int, option: str) -> int:
+    if number < 1:
+        raise InputError(f"{option}: must be 1 or more, found {number}.")
+    return number
