@@ -48,8 +48,13 @@ class Distances:
         return max(0.0, near + 2 * excess * mixed + excess**2 * self.squared_norms[j])
 
 
+_RUN = 1024
+"""Squares added up in float32 at once. Over a whole piece such sums are off by a few parts in a million, enough to move
+the coefficients of an arc by more than a bfloat16 rounding now and then; runs this short are 50 times closer."""
+
+
 class DistanceMeter:
-    """Adds up :class:`Distances` over pieces: float32 within a piece, float64 across pieces."""
+    """Adds up :class:`Distances` over pieces: float32 within a short run, float64 across runs."""
 
     def __init__(self, count: int) -> None:
         """Begin with nothing seen of ``count`` inputs."""
@@ -70,10 +75,10 @@ class DistanceMeter:
         # The first piece is the largest: its scratch serves all others.
         difference = scratch[: vectors[0].numel()]
         for i, left in enumerate(vectors):
-            self._sums[i, i] += torch.dot(left, left)
+            self._sums[i, i] += _squared_norm(left)
             for j in range(i):
                 torch.sub(left, vectors[j], out=difference)
-                self._sums[i, j] += torch.dot(difference, difference)
+                self._sums[i, j] += _squared_norm(difference)
 
     def result(self) -> Distances:
         """Return what was measured."""
@@ -81,3 +86,13 @@ class DistanceMeter:
         sums: list[list[float]] = [[0.0] * self._count for _ in n] if self._sums is None else self._sums.tolist()
         squared = tuple(tuple(0.0 if i == j else sums[max(i, j)][min(i, j)] for j in n) for i in n)
         return Distances(tuple(sums[i][i] for i in n), squared)
+
+
+def _squared_norm(vector: Tensor) -> Tensor:
+    """Return ``|v|²`` of a flat float32 or float64 vector, in float64."""
+    import torch
+
+    runs = vector.numel() // _RUN
+    norms = torch.linalg.vector_norm(vector[: runs * _RUN].view(runs, _RUN), dim=1).double()
+    rest = vector[runs * _RUN :]
+    return torch.dot(norms, norms) + torch.dot(rest, rest)
