@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--quiet", action="store_true", help="print no progress")
 
     verify = _command(group, "verify", commands.verify, "check a merge again against its manifest")
-    verify.add_argument("model", type=Path, metavar="DIR", help="directory written by merge or run")
+    verify.add_argument("model", metavar="MODEL", help="directory, or Hub id of a published merge (no weight is moved)")
     verify.add_argument("--load", action="store_true", help="also ask transformers whether the tensors fit the config")
 
     publish = _command(group, "publish", commands.publish, "put a finished merge on the Hub in one commit")

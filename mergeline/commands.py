@@ -86,10 +86,11 @@ def verify(options: argparse.Namespace) -> None:
     """Check a merge again against its manifest."""
     from dataclasses import asdict
 
+    from mergeline.hub import Hub
     from mergeline.text import size
-    from mergeline.verify import verify_directory
+    from mergeline.verify import verify_model
 
-    found = verify_directory(options.model, try_loading=options.load)
+    found = verify_model(options.model, Hub(), try_loading=options.load)
     if options.json:
         print(json.dumps(asdict(found)))
         return

@@ -201,11 +201,12 @@ def test_recorded_sha256_is_the_files(recipe: Path, tmp_path: Path) -> None:
 
 def test_merge_loads_in_transformers(recipe: Path, tmp_path: Path) -> None:
     merge(recipe, tmp_path / "out", max_shard_bytes=50_000)
-    check_loads(tmp_path / "out")
+    merged = open_checkpoint(str(tmp_path / "out"))
+    check_loads(tmp_path / "out", merged)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"intermediate_size": 40}))
     with pytest.raises(VerificationError, match="the model wants"):
-        check_loads(tmp_path / "out")
+        check_loads(tmp_path / "out", merged)
 
 
 def test_verify_finds_one_flipped_bit(recipe: Path, tmp_path: Path) -> None:
