@@ -11,7 +11,7 @@ from mergeline.methods import METHODS
 from mergeline.parameters import first_match
 from mergeline.plan import MergePlan, TensorPlan
 from mergeline.recipe import Conditional, Parameters, Recipe
-from mergeline.text import size, table
+from mergeline.text import count, size, table
 
 
 def describe_plan(plan: MergePlan, workers: int = 1) -> str:
@@ -19,7 +19,7 @@ def describe_plan(plan: MergePlan, workers: int = 1) -> str:
     licence = result_licence([source.license for source in plan.sources])
     lines = [
         f"Merge       {plan.merge_method} of {len(plan.sources)} models, "
-        f"{plan.parameter_count / 1e9:.3f} billion parameters in {plan.tensor_count} tensors",
+        f"{count(plan.parameter_count)} parameters in {plan.tensor_count} tensors",
         f"Plan        {plan.digest}",
         f"Reads       {size(plan.read_nbytes)} of weights",
         f"Writes      {size(plan.output_nbytes)} in {len(plan.shards)} shard{'s' if len(plan.shards) > 1 else ''}",

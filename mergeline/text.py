@@ -15,6 +15,11 @@ def size(nbytes: int) -> str:
     return f"{amount:.2f} TB"
 
 
+def count(number: int) -> str:
+    """Render a number of parameters: ``7.242 billion``, ``89,280``."""
+    return f"{number / 1e9:.3f} billion" if number >= 10**8 else f"{number:,}"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a Markdown table whose columns also line up as plain text; numbers align right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]

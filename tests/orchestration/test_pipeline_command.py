@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ from huggingface_hub import HfApi
 from deployments.local.demo import TOKEN, environment, fill
 from deployments.local.hub import LocalHub
 from mergeline.evaluation.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.workspace import PLAN_NAME, read_plan
 from tests.engine.tiny_checkpoints import make_mistral
 
 pytestmark = [
@@ -168,6 +170,65 @@ def test_what_is_published_loads_in_transformers_and_knows_as_much(workplace: Wo
     answers, _ = workplace.run("-c", SCORE, "mergeline/demo-slerp", "prompts.json")
     right = [answer == question["answer"] for answer, question in zip(answers, questions, strict=True)]
     assert sum(right) / len(right) == demo["reports"][0]["merge"]["accuracy"] == 1.0
+
+
+HEADLINE_PARENTS = {
+    "OpenPipe/mistral-ft-optimized-1218": (torch.bfloat16, 32_000),
+    "mlabonne/NeuralHermes-2.5-Mistral-7B": (torch.float16, 32_002),
+}
+"""Names, dtypes and vocabularies are the true ones; the width is not."""
+
+
+@pytest.fixture
+def headline_parents(workplace: Workplace, tmp_path: Path) -> None:
+    """What configs/pipelines/marcoro14-7b-slerp.yaml names, on the Hub: 32 narrow layers each, and questions."""
+    api = HfApi(endpoint=workplace.hub.endpoint, token=TOKEN)
+    base = None
+    for seed, (repo_id, (dtype, rows)) in enumerate(HEADLINE_PARENTS.items()):
+        folder = tmp_path / repo_id
+        shape = {"vocabulary": rows, "layers": 32, "hidden": 32, "intermediate": 64}
+        base = make_mistral(folder, seed, dtype=dtype, base=base, **shape)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(ROOT / "deployments/local/demo_models/base" / name, folder)
+        api.create_repo(repo_id)
+        api.upload_folder(repo_id=repo_id, folder_path=folder)
+    questions = "\n".join(json.dumps(question) for question in make_questions(40, DEMONSTRATION_SEED))
+    dataset = {"repo_id": "my-hf-username/spartqa-train-1k", "repo_type": "dataset"}
+    api.create_repo(**dataset)
+    api.upload_file(path_or_fileobj=f"{questions}\n".encode(), path_in_repo="train.jsonl", **dataset)
+
+
+def test_the_headline_pipeline_runs_as_it_stands(workplace: Workplace, headline_parents: None) -> None:
+    pipeline = str(ROOT / "configs/pipelines/marcoro14-7b-slerp.yaml")
+    answer, _ = workplace.run("-m", "mergeline", "run", pipeline, "--set", "sample.max_new_tokens=8", "--json")
+    directory = Path(answer["directory"])
+    plan = read_plan(directory / PLAN_NAME)
+    assert plan.tensor_count == 291
+    assert {tensor.dtype for shard in plan.shards for tensor in shard.tensors} == {"BF16"}
+    fractions = {tensor.name: tensor.settings["t"] for shard in plan.shards for tensor in shard.tensors}
+    # Layer k stands at 4 k / 31 of the five values given.
+    for k in range(32):
+        position, left = (4 * k / 31) % 1, min(4 * k // 31, 3)
+        position = 1.0 if k == 31 else position
+        for kind, curve in (("self_attn.q_proj", [0, 0.5, 0.3, 0.7, 1]), ("mlp.up_proj", [1, 0.5, 0.7, 0.3, 0])):
+            expected = (1 - position) * curve[left] + position * curve[left + 1]
+            assert fractions[f"model.layers.{k}.{kind}.weight"] == pytest.approx(expected, abs=1e-12)
+    assert fractions["lm_head.weight"] == fractions["model.layers.7.input_layernorm.weight"] == 0.5
+    assert json.loads((directory / "config.json").read_text())["vocab_size"] == 32_000
+    report = answer["reports"][0]
+    assert [each["label"] for each in report["references"]] == list(HEADLINE_PARENTS)
+    assert len(report["merge"]["answers"]) == 40
+    words = {"better", "worse", "no detectable difference"}
+    assert {comparison["verdict"] for comparison in report["comparisons"]} <= words
+    prompts = Counter(sample["prompt"] for sample in answer["samples"])
+    assert prompts == {"Who are you?": 3, "Translate this sentence to Vietnamese: Good morning": 3}
+    assert answer["publication"]["repo_id"] == "mergeline/Marcoro14-7B-slerp"
+    card = HfApi(endpoint=workplace.hub.endpoint, token=TOKEN).hf_hub_download(
+        "mergeline/Marcoro14-7B-slerp", "README.md", local_dir=directory.parent / "card"
+    )
+    text = Path(card).read_text()
+    assert "base_model_relation: merge" in text
+    assert all(f"- {name}\n" in text for name in HEADLINE_PARENTS)
 
 
 RECIPE = """\
