@@ -179,11 +179,17 @@ def _merge_all(
     tensors: Sequence[TensorPlan], devices: Sequence[str], workers: int, sources: SourceFiles,
     make_merger: Callable[[str], TensorMerger],
 ) -> None:  # fmt: skip
-    """Let ``workers`` threads, spread over the devices, take tensors in file order; the first failure stops all."""
+    """Let ``workers`` threads, spread over the devices, take tensors in file order; the first failure stops all.
+
+    Several workers begin with the tensors too large to be held.
+    """
     import torch
 
     # Pieces are too small to share between threads: torch's own would only wait for each other.
     torch.set_num_threads(1)
+    if workers > 1:
+        # Embedding and head take longest, and the head comes last: begun there, it would leave all others waiting.
+        tensors = sorted(tensors, key=lambda tensor: tensor.element_count <= HELD_ELEMENTS)
     lock = threading.Lock()
     stop = threading.Event()
     waiting = iter(range(len(tensors)))
