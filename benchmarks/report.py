@@ -73,7 +73,7 @@ def machine() -> str:
     memory_kib = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
     cores = len(os.sched_getaffinity(0))
     model = models[0] if models else platform.machine()
-    return f"{model}, {cores} cores, {memory_kib * 1024 / 1e9:.0f} GB, {platform.system()} {platform.release()}"
+    return f"{model}, {cores} cores, {memory_kib * 1024 / 1e9:.0f} GB, {platform.system()}"
 
 
 def today() -> str:
