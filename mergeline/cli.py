@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mergeline import __version__, commands
+from mergeline import __version__, commands, evaluation_commands
 from mergeline.errors import MergelineError
 
 
@@ -91,25 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("repo_id", metavar="REPO_ID", help="owner/name; without an owner, the token's own")
     publish.add_argument("--public", action="store_true", help="create the repository public (default: private)")
 
-    evaluate = _command(
-        group, "evaluate", commands.evaluate, "score models with lm-eval and compare them question by question"
+    _evaluate_arguments(
+        _command(
+            group,
+            "evaluate",
+            evaluation_commands.evaluate,
+            "score models with lm-eval and compare them question by question",
+        )
     )
-    evaluate.add_argument(
-        "models", nargs="+", metavar="MODEL", help="directory or Hub id; the last is compared with the others"
-    )
-    evaluate.add_argument("--tasks", default="spartqa_train", help="lm-eval task (default: %(default)s)")
-    evaluate.add_argument("--dataset", help="JSON Lines file or Hub dataset id with the questions")
-    evaluate.add_argument("--limit", type=int, help="only the first this many questions")
-    evaluate.add_argument(
-        "--batch-size", type=int, default=32, help="questions per forward pass (default: %(default)s)"
-    )
-    evaluate.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
-    _device(evaluate)
 
-    sample = _command(group, "sample", commands.sample, "let models continue prompts")
+    sample = _command(group, "sample", evaluation_commands.sample, "let models continue prompts")
     sample.add_argument("models", nargs="+", metavar="MODEL", help="directory or Hub id")
     sample.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated; two of our own by default")
     sample.add_argument("--max-new-tokens", type=int, default=100, help="length of the answer (default: %(default)s)")
+    sample.add_argument("--seed", type=int, default=0, help="recorded; decoding is greedy (default: %(default)s)")
+    _dtype(sample)
     _device(sample)
 
     reproduce = _command(
@@ -137,6 +133,48 @@ def _command(group: Any, name: str, function: Any, sentence: str) -> argparse.Ar
     return parser
 
 
+def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    """Offer what the section ``evaluate`` of a pipeline offers; what is left out has the pipeline's default."""
+    evaluate.add_argument(
+        "models", nargs="+", metavar="MODEL", help="directory or Hub id; the last is compared with the others"
+    )
+    evaluate.add_argument(
+        "--tasks",
+        default="spartqa_train",
+        help="lm-eval tasks, by name or YAML file, with commas (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--dataset",
+        help="questions: a .jsonl, .json or .parquet file, a Hub dataset, or `directions` for made-up ones; "
+        "`?shuffle=SEED&take=N` chooses some",
+    )
+    evaluate.add_argument("--base", metavar="MODEL", help="shown beside the others, not compared with")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first this many questions")
+    evaluate.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="questions per forward pass (default: %(default)s)"
+    )
+    _dtype(evaluate)
+    evaluate.add_argument(
+        "--engine", default="stock", help="stock: lm-eval as it is; fast: the same scores, less work (default: stock)"
+    )
+    evaluate.add_argument(
+        "--margin",
+        type=float,
+        metavar="X",
+        help="accuracy that may be lost and still count as not worse (default: 0.02)",
+    )
+    evaluate.add_argument(
+        "--breakdown",
+        metavar="COLUMNS",
+        help="columns of the questions, with commas (default: those with 2 to 20 values)",
+    )
+    evaluate.add_argument(
+        "--time-limit", type=int, metavar="MINUTES", help="end the evaluation after so long (default: 600)"
+    )
+    evaluate.add_argument("--report", type=Path, metavar="FILE", help="also write the report as one HTML page")
+    _device(evaluate)
+
+
 def _recipe_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe", type=Path, metavar="RECIPE", help="YAML file in mergekit's language; see configs/merges/"
@@ -151,6 +189,10 @@ def _shard_size(parser: argparse.ArgumentParser) -> None:
 
 def _workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="threads (default: %(default)s)")
+
+
+def _dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
 
 
 def _device(parser: argparse.ArgumentParser) -> None:

@@ -204,6 +204,18 @@ def read_form(
     return _checked(_validated(document), recipe, "recipe")
 
 
+def read_evaluate(settings: Mapping[str, Any], origin: str) -> Evaluate:
+    """Read the settings of an evaluation that is no part of a pipeline; ``origin`` is what messages call them.
+
+    Raises:
+        PipelineError: With one line per problem.
+    """
+    try:
+        return Evaluate.model_validate(settings)
+    except ValidationError as problem:
+        raise PipelineError(problems_of(YamlDocument(dict(settings), origin, {}), problem, Evaluate)) from None
+
+
 def _validated(document: YamlDocument) -> Pipeline:
     try:
         return Pipeline.model_validate(document.value)

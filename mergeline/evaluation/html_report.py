@@ -55,7 +55,7 @@ def render_report(
         _breakdowns(report),
         _answers(report),
         _samples(samples, report.merge.label),
-        _section("How far apart the sources are", heat_map(geometry, "Cosine between the sources")) if geometry else "",
+        _geometry(geometry),
         _changed(report, prompts),
         _origin(report, recipe_text, manifest),
     ]
@@ -153,11 +153,12 @@ def _comparisons(report: EvaluationReport) -> str:
         marks = [Mark(0.0, "equal"), Mark(-shown[0].margin, f"margin {-shown[0].margin:g}")]
         chart = interval_chart(estimates, marks, -reach, reach, "Paired differences in accuracy")
     header = ("pair", "difference", "95 % interval", "won", "lost", "both right", "both wrong", "p (McNemar)",
-              "p by cluster", "detectable", "verdict", "not worse?")  # fmt: skip
+              "p by cluster", "detectable", "verdict", "not worse")  # fmt: skip
     note = (
         '<p class="quiet">Paired over the questions; p values exact and Holm-corrected. A verdict takes both p values '
         "below 0.05 and an interval that excludes 0. “Detectable” is the smallest true difference that such data "
-        "reveals four times in five.</p>"
+        "reveals four times in five. “Not worse” means that the interval lies above minus the margin, "
+        f"{comparisons[0].margin:g}.</p>"
     )
     return _section("Paired differences", chart + note + _table(header, [_compared(one) for one in comparisons]))
 
@@ -174,8 +175,8 @@ def _compared(one: Comparison) -> tuple[str, ...]:
         f"{one.p_value:.2g}",
         f"{one.clustered_p_value:.2g}",
         "" if one.detectable is None else f"{one.detectable:.3f}",
-        escape(one.verdict),
-        f"yes, within {one.margin:g}" if one.is_not_inferior else f"not shown for {one.margin:g}",
+        f'<span class="{escape(one.verdict)}">{escape(one.verdict)}</span>',
+        "yes" if one.is_not_inferior else "not shown",
     )
 
 
@@ -190,7 +191,7 @@ def _breakdowns(report: EvaluationReport) -> str:
         parts.append(
             '<h3>What is left of each parent\'s strengths</h3><p class="quiet">Kinds of question that one parent '
             "answers better than the others do.</p>"
-            + _table(("parent", "strong on", "questions", "parent", "merge", "kept"), rows)
+            + _table(("parent", "strong on", "questions", "parent", "merge", "kept"), rows, texts=2)
         )
     return _section("By kind of question", "".join(parts)) if parts else ""
 
@@ -213,9 +214,10 @@ def _breakdown(breakdown: Breakdown, merge: str) -> str:
 def _answers(report: EvaluationReport) -> str:
     if not report.summaries:
         return ""
-    total, right = report.merge.n_questions, report.summaries[-1].target_histogram
-    letters = [(f"{one.label}", histogram_chart(one.histogram, total, f"Letters of {one.label}")) for one in
-               report.summaries] + [("right answers", histogram_chart(right, total, "Right letters"))]  # fmt: skip
+    counts = [(one.label, one.histogram) for one in report.summaries]
+    counts.append(("right answers", report.summaries[-1].target_histogram))
+    tallest = max(count for _, histogram in counts for count in histogram)
+    letters = [(label, histogram_chart(histogram, tallest, f"Letters: {label}")) for label, histogram in counts]
     curves = [
         (f"{one.label}: error {one.calibration_error:.3f}", calibration_chart(one.calibration, one.label))
         for one in report.summaries
@@ -226,6 +228,13 @@ def _answers(report: EvaluationReport) -> str:
         + '<h3>Calibration</h3><p class="quiet">Share of right answers over the probability of the chosen letter; '
         "points on the diagonal know how much they know, points below it are too sure.</p>" + _figures(curves),
     )
+
+
+def _geometry(cells: Sequence[GeometryCell]) -> str:
+    if not cells:
+        return ""
+    chart = heat_map(cells, "Cosine between the sources")
+    return _section("How far apart the sources are", f'<div class="scroll">{chart}</div>')
 
 
 def _changed(report: EvaluationReport, prompts: Mapping[str, str]) -> str:
@@ -296,7 +305,7 @@ def _origin(report: EvaluationReport, recipe_text: str, manifest: Manifest | Non
         parts.append(
             f"<h3>Lineage</h3><p>Plan <code>{escape(manifest.plan_digest)}</code>, made {escape(manifest.created_at)} "
             f"with Mergeline {escape(manifest.engine_version)}; {manifest.parameter_count:,} parameters.</p>"
-            + _table(("source", "commit", "licence"), rows)
+            + _table(("source", "commit", "licence"), rows, texts=3)
         )
     settings = {
         **{name: "default" if value is None else str(value) for name, value in asdict(merge.settings).items()},
@@ -310,7 +319,9 @@ def _origin(report: EvaluationReport, recipe_text: str, manifest: Manifest | Non
         **merge.versions,
     }
     rows = [(escape(name), f"<code>{escape(value)}</code>") for name, value in settings.items()]
-    parts.append(f"<details><summary>Settings, digests and versions</summary>{_table(('', ''), rows)}</details>")
+    parts.append(
+        f"<details><summary>Settings, digests and versions</summary>{_table(('', ''), rows, texts=2)}</details>"
+    )
     if merge.prompt_source:
         parts.append(
             f"<details><summary>Source of the prompt</summary><pre>{escape(merge.prompt_source)}</pre></details>"
@@ -324,15 +335,21 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, is_merge: Sequence[bool] = ()) -> str:
-    """Return a table of cells that are markup already."""
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, is_merge: Sequence[bool] = (), texts: int = 1
+) -> str:
+    """Return a table of cells that are markup already; the first ``texts`` columns hold text, the others numbers."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=text' if 0 < number < texts else ''}>{cell}</{tag}>" for number, cell in enumerate(cells)
+        )
+
     lines = [
-        f"<tr{' class=merge' if number < len(is_merge) and is_merge[number] else ''}>"
-        + "".join(f"<td>{cell}</td>" for cell in row)
-        + "</tr>"
+        f"<tr{' class=merge' if number < len(is_merge) and is_merge[number] else ''}>{line('td', row)}</tr>"
         for number, row in enumerate(rows)
     ]
-    head = "".join(f"<th>{escape(text)}</th>" for text in header)
+    head = line("th", [escape(text) for text in header])
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 

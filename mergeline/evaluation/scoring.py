@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 _FILTER = "none"
 
-# Tokens of a batch for each question of ``batch_size``: on a processor small batches are the faster ones.
-_TOKENS_PER_QUESTION = {"cpu": 64, "cuda": 512}
-
 
 @dataclass(frozen=True)
 class TaskRequest:
@@ -225,7 +222,6 @@ def _language_model(model: Any, tokenizer: Any, settings: EvaluationSettings, to
             tokenizer=tokenizer,
             batch_size=settings.batch_size,
             tokenized=tokenized,
-            tokens_per_batch=_TOKENS_PER_QUESTION[settings.device.partition(":")[0]] * settings.batch_size,
         )
     make_stock: Any = huggingface.HFLM
     return make_stock(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)

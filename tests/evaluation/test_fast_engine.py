@@ -199,9 +199,7 @@ def test_a_model_that_ignores_which_positions_are_asked_for_goes_to_stock(demo_m
         return plain(input_ids, **settings)
 
     model.forward = forward
-    fast = FastLanguageModel(
-        pretrained=model, tokenizer=tokenizer, batch_size=2, tokenized=TokenizedPrompts(), tokens_per_batch=128
-    )
+    fast = FastLanguageModel(pretrained=model, tokenizer=tokenizer, batch_size=2, tokenized=TokenizedPrompts())
     assert fast._last_position_scores([(("a", "b"), [1, 2, 3], [4])]) == []
 
 
