@@ -22,13 +22,12 @@ def evaluate(options: argparse.Namespace) -> None:
     """Score models and compare them."""
     from mergeline.durable import write_whole
     from mergeline.evaluation.tables import report_text
-    from mergeline.execute import choose_devices
     from mergeline.hub import Hub
     from mergeline.lineage import canonical_json
     from mergeline.preflight import fetch_questions, find_questions
 
     wanted = _wanted(options)
-    device = choose_devices(options.device)[0][0]
+    device = _device(options.device)
     _check_page(options.report, wanted)
     hub = Hub()
     found = find_questions(wanted, hub)
@@ -128,7 +127,6 @@ def sample(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
-    from mergeline.execute import choose_devices
 
     samples = sample_models(
         _models(options.models),
@@ -136,7 +134,7 @@ def sample(options: argparse.Namespace) -> None:
         positive(options.max_new_tokens, "--max-new-tokens"),
         options.seed,
         dtype=options.dtype,
-        device=choose_devices(options.device)[0][0],
+        device=_device(options.device),
     )
     if options.json:
         print(json.dumps([asdict(sample) for sample in samples]))
@@ -148,6 +146,16 @@ def sample(options: argparse.Namespace) -> None:
         for sample in samples:
             if sample.prompt == prompt:
                 print(f"\n{sample.label}:\n{sample.completion}")
+
+
+def _device(wanted: str) -> str:
+    """Return the one device to load models on; unlike a merge, an evaluation on another would take days."""
+    from mergeline.execute import choose_devices
+
+    devices, remark = choose_devices(wanted)
+    if remark is not None:
+        raise InputError(f"--device {wanted}: torch sees no such device on this machine; use cpu or auto.")
+    return devices[0]
 
 
 def _models(references: Sequence[str]) -> list[ModelToEvaluate]:

@@ -45,7 +45,7 @@ class _Layout:
     longest_label: int
     """Letters; what is longer loses its beginning."""
     is_stacked: bool
-    """Whether label and note stand above their line, for want of room beside it."""
+    """Whether label and note stand above and below their line, for want of room beside it."""
 
 
 def interval_chart(estimates: Sequence[Estimate], marks: Sequence[Mark], low: float, high: float, title: str) -> str:
@@ -53,9 +53,9 @@ def interval_chart(estimates: Sequence[Estimate], marks: Sequence[Mark], low: fl
 
     Twice, for a wide and a narrow page; the page's style shows one of them.
     """
-    longest = max(min(len(one.label), 32) for one in estimates)
-    wide = _Layout(left=24 + _LETTER * longest, plot=470, right=195, row=34, longest_label=32, is_stacked=False)
-    narrow = _Layout(left=12, plot=310, right=22, row=52, longest_label=19, is_stacked=True)
+    longest = min(46, max(len(one.label) for one in estimates))
+    wide = _Layout(left=24 + _LETTER * longest, plot=470, right=195, row=34, longest_label=46, is_stacked=False)
+    narrow = _Layout(left=12, plot=310, right=22, row=66, longest_label=38, is_stacked=True)
     return "".join(
         f'<div class="{name}">{_interval_chart(layout, estimates, marks, (low, high), title)}</div>'
         for name, layout in (("wide", wide), ("narrow", narrow))
@@ -88,17 +88,16 @@ def _interval_chart(
 
 def _estimate(layout: _Layout, one: Estimate, top: float, x: Callable[[float], float]) -> str:
     end = layout.left + layout.plot
-    line = top + (layout.row - 16 if layout.is_stacked else layout.row / 2)
-    text = top + 17 if layout.is_stacked else line + 4.5
-    label, note = ((layout.left, "start"), (end - 8, "end")) if layout.is_stacked else (
-        (layout.left - 14, "end"), (end + 14, "start"))  # fmt: skip
+    line = top + (34 if layout.is_stacked else layout.row / 2)
+    label, note = ((layout.left, line - 15, "start"), (end - 8, line + 22, "end")) if layout.is_stacked else (
+        (layout.left - 14, line + 4.5, "end"), (end + 14, line + 4.5, "start"))  # fmt: skip
     kind = "estimate accented" if one.is_accented else "estimate"
     return (
-        f'<text x="{label[0]:.1f}" y="{text:.1f}" text-anchor="{label[1]}">'
+        f'<text x="{label[0]:.1f}" y="{label[1]:.1f}" text-anchor="{label[2]}">'
         f"{escape(_shortened(one.label, layout.longest_label))}</text>"
         f'<g class="{kind}"><line x1="{x(one.low):.1f}" x2="{x(one.high):.1f}" y1="{line:.1f}" y2="{line:.1f}"/>'
         f'<circle cx="{x(one.value):.1f}" cy="{line:.1f}" r="5.5"/></g>'
-        f'<text class="note" x="{note[0]:.1f}" y="{text:.1f}" text-anchor="{note[1]}">{escape(one.note)}</text>'
+        f'<text class="note" x="{note[0]:.1f}" y="{note[1]:.1f}" text-anchor="{note[2]}">{escape(one.note)}</text>'
     )
 
 

@@ -178,29 +178,56 @@ def children():
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc")
-def test_a_process_killed_for_its_memory_is_tried_once_more_with_half_the_batch(tmp_path, demo_models, questions_file):
-    lines = []
+def evaluate_and_strike(directory, model, questions, signals):
+    """Evaluate; while a process does, send it the next signal as soon as it says that it has begun."""
+    lines, waiting = [], list(signals)
 
-    def kill_once(line):
+    def strike(line):
         lines.append(line)
-        if len(lines) == 1:
+        if waiting and line.startswith("Evaluating"):
+            number = waiting.pop(0)
             for pid in children():
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
-    (evaluation,) = evaluate_models(
-        [ModelToEvaluate("base", demo_models / "base")],
-        SETTINGS,
-        questions=questions_file,
-        cache_dir=tmp_path,
-        on_line=kill_once,
-    )
-    assert evaluation.settings == replace(SETTINGS, batch_size=16)
-    assert lines[1] == (
+    def evaluate():
+        return evaluate_models(
+            [ModelToEvaluate("base", model)], SETTINGS, questions=questions, cache_dir=directory, on_line=strike
+        )
+
+    return evaluate, lines
+
+
+needs_proc = pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc"
+)
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_process_killed_for_its_memory_is_tried_again_with_ever_smaller_batches(
+    tmp_path, demo_models, questions_file
+):
+    signals = [signal.SIGKILL, signal.SIGKILL]
+    evaluate, lines = evaluate_and_strike(tmp_path, demo_models / "base", questions_file, signals)
+    (evaluation,) = evaluate()
+    assert evaluation.settings == replace(SETTINGS, batch_size=8)
+    assert [line.rpartition(". ")[2] for line in lines if "Trying" in line] == [
+        "Trying again with batches of 16.", "Trying again with batches of 8.",
+    ]  # fmt: skip
+    assert lines[1].startswith(
         "Evaluating base on spartqa_train (1 of 1): the process was killed, most likely for want of memory; use a "
-        "smaller batch or another machine. Trying once more with batches of 16."
+        "smaller batch or another machine."
     )
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_crash_ends_the_evaluation_and_not_its_caller(tmp_path, demo_models, questions_file):
+    evaluate, lines = evaluate_and_strike(tmp_path, demo_models / "base", questions_file, [signal.SIGSEGV])
+    with pytest.raises(EvaluationError, match=r"\(1 of 1\): the process ended with signal SIGSEGV"):
+        evaluate()
+    assert len(lines) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
