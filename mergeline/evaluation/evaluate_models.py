@@ -17,7 +17,7 @@ from mergeline.evaluation.model_directory import model_digest
 from mergeline.evaluation.records import Evaluation, EvaluationSettings
 from mergeline.evaluation.stored_evaluation import evaluation_key, package_versions, read_evaluation
 from mergeline.evaluation.task_questions import task_questions
-from mergeline.evaluation.worker_process import WorkerOutOfMemoryError, run_worker
+from mergeline.evaluation.worker_process import TaskDataError, WorkerOutOfMemoryError, run_worker
 from mergeline.lineage import digest
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -54,7 +54,8 @@ def evaluate_models(
         settings: The same for all models.
         questions: A data file or a downloaded dataset repository, of which ``settings.dataset`` may choose some. None:
             those of the built-in generator where ``settings.dataset`` names it; else the task's own data, from the
-            local cache of the datasets library, whose results are not reused: nothing says whether it has changed.
+            local cache of the datasets library, or from the Hub where it is not there. Results on it are not reused:
+            nothing says whether it has changed.
         cache_dir: Where evaluations are kept between calls; made if it is not there.
         time_limit_seconds: For everything, further tries with smaller batches included.
         on_line: Called with each line of progress.
@@ -83,7 +84,7 @@ def evaluate_models(
         directory = Path(unkept) if rows is None else cache_dir.resolve()
         while True:
             try:
-                return _evaluate(work, settings, directory)
+                return _evaluate_with_data(work, settings, directory)
             except WorkerOutOfMemoryError as error:
                 if settings.batch_size == 1:
                     raise
@@ -126,6 +127,20 @@ class _Work:
     on_line: Callable[[str], None] | None
 
 
+def _evaluate_with_data(work: _Work, settings: EvaluationSettings, directory: Path) -> tuple[Evaluation, ...]:
+    """Evaluate offline; where that lacks the task's own data, have it fetched by a process that loads no model."""
+    try:
+        return _evaluate(work, settings, directory)
+    except TaskDataError:
+        run_worker(
+            {"job": "fetch", "task": _task_request(work)},
+            time_limit_seconds=work.time_limit_seconds,
+            on_line=work.on_line,
+            is_online=True,
+        )
+        return _evaluate(work, settings, directory)
+
+
 def _evaluate(work: _Work, settings: EvaluationSettings, directory: Path) -> tuple[Evaluation, ...]:
     rows_digest = digest(work.rows)
     outputs = {
@@ -140,13 +155,7 @@ def _evaluate(work: _Work, settings: EvaluationSettings, directory: Path) -> tup
     if missing:
         request = {
             "job": "evaluate",
-            "task": {
-                "name": work.task.name,
-                "yaml_path": None if work.task.yaml_path is None else str(work.task.yaml_path),
-                "rows": work.rows,
-                "source_digest": work.task.source_digest or "",
-                "rows_digest": "" if work.rows is None else rows_digest,
-            },
+            "task": _task_request(work),
             "settings": asdict(settings),
             "versions": work.versions,
             "models": [
@@ -161,6 +170,16 @@ def _evaluate(work: _Work, settings: EvaluationSettings, directory: Path) -> tup
         }
         run_worker(request, time_limit_seconds=work.time_limit_seconds, on_line=work.on_line)
     return tuple(_read(outputs[model.label], model.label, settings) for model in work.models)
+
+
+def _task_request(work: _Work) -> dict[str, Any]:
+    return {
+        "name": work.task.name,
+        "yaml_path": None if work.task.yaml_path is None else str(work.task.yaml_path),
+        "rows": work.rows,
+        "source_digest": work.task.source_digest or "",
+        "rows_digest": "" if work.rows is None else digest(work.rows),
+    }
 
 
 def _read(path: Path, label: str, settings: EvaluationSettings) -> Evaluation:
