@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.engines import require_engine
 from flows.evaluate_model import score
 from flows.merge_model import CORES, EXAMPLE_RECIPE, DeviceChoice, YamlBox, chosen_devices, fetch_sources, merge
 from mergeline.card import render_card
@@ -90,6 +91,7 @@ def merge_and_evaluate(
         recipe=recipe, name=name, tasks=tasks, limit=limit, publish=publish, repo_id=repo_id, private=private,
         device=device, more=more,
     )  # fmt: skip
+    require_engine(pipeline.settings.execute)
     prepared = plan(pipeline)
     tracking = TrackingSettings(pipeline.settings.track.resolved_uri, pipeline.settings.track.experiment)
     # Opened before the work, so that a merge that fails leaves its trace and a wrong address shows at once.

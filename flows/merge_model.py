@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from prefect import flow, get_run_logger, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.engines import CORES, MergeJob, merge_shards, require_engine
 from mergeline.execute import ShardResult, choose_devices
 from mergeline.merging import MergedModel
 from mergeline.pipeline import read_form
@@ -18,10 +18,7 @@ from mergeline.state import state_directory
 from mergeline.workspace import finished_output, open_workspace
 from tasks.assembling import assemble, verify
 from tasks.fetching import fetch_checkpoint
-from tasks.merging import MergeProgress, merge_shard
 from tasks.planning import plan
-
-CORES = min(len(os.sched_getaffinity(0)), 8)
 
 YamlBox = Annotated[str, Field(json_schema_extra={"format": "json-string"})]
 """Shown by Prefect's form as a code editor; the text is not asked to be JSON."""
@@ -58,6 +55,7 @@ def merge_model(
         recipe=recipe, name=name, tasks=[], limit=None, publish="never", repo_id="", private=True, device=device,
         more=more,
     )  # fmt: skip
+    require_engine(pipeline.settings.execute)
     prepared = plan(pipeline)
     return merge(prepared, fetch_sources(prepared))
 
@@ -69,22 +67,16 @@ def fetch_sources(prepared: PreparedPipeline) -> list[Path]:
 
 
 def merge(prepared: PreparedPipeline, sources: list[Path]) -> MergedModel:
-    """Merge shard by shard, assemble and verify; what an earlier run finished is found and kept."""
+    """Merge shard by shard on the pipeline's engine, assemble and verify; what an earlier run finished is kept."""
     planned = prepared.planned
     output = output_directory(prepared)
     manifest = finished_output(planned.plan, output)
     results: tuple[ShardResult, ...] = ()
     if manifest is None:
-        devices = chosen_devices(prepared)
-        shards = planned.plan.shards
+        execute = prepared.pipeline.settings.execute
         with open_workspace(planned.plan, output) as workspace:
-            progress = MergeProgress(planned.plan)
-            workers = max(1, CORES // len(shards))
-            merged = [
-                merge_shard.submit(shard.filename, workspace.plan_file, sources, devices, workers, progress)
-                for shard in shards
-            ]
-            results = tuple(future.result() for future in merged)
+            job = MergeJob.of_plan(planned.plan, workspace.plan_file, sources, execute.device)
+            results = merge_shards(execute, job)
             links = {"prefect_flow_run_id": str(runtime.flow_run.id)}
             manifest = assemble(planned, results, sources[planned.plan.donor], workspace, links)
     verify(output)

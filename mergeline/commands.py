@@ -227,8 +227,10 @@ def run(options: argparse.Namespace) -> None:
             "the wheel alone plans and merges."
         ) from None
     prepare_environment(state_directory())
+    from flows.engines import require_engine
     from flows.merge_and_evaluate import describe_result, merge_and_evaluate, result_json
 
+    require_engine(pipeline.settings.execute)
     result = run_flow(cast("Any", merge_and_evaluate), pipeline.as_form())
     print(result_json(result) if options.json else describe_result(result))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,22 +16,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from mergeline import execute
+from mergeline.errors import MergeError
 from mergeline.execute import ShardResult
-from mergeline.plan import MergePlan
 from mergeline.text import size
 from mergeline.workspace import read_plan
 
 
 class MergeProgress:
-    """One progress artifact for all shards of a merge, renewed at most once a second from any thread."""
+    """One progress artifact for the shards a flow merges, renewed at most once a second from any thread."""
 
-    def __init__(self, plan: MergePlan) -> None:
-        """Create the artifact in the running flow."""
-        self._total, self._done = plan.output_nbytes, 0
+    def __init__(self, nbytes: int, shard_count: int) -> None:
+        """Create the artifact in the running flow, for so many bytes of weights."""
+        self._total, self._done = nbytes, 0
         self._lock = threading.Lock()
         self._told = time.monotonic()
         self._artifact: UUID = create_progress_artifact(  # pyright: ignore[reportAssignmentType]
-            0.0, key="merge-progress", description=f"Writing {size(self._total)} in {len(plan.shards)} shards"
+            0.0, key="merge-progress", description=f"Writing {size(self._total)} in {shard_count} shards"
         )
 
     def __call__(self, nbytes: int) -> None:
@@ -42,17 +44,42 @@ class MergeProgress:
                 update_progress_artifact(self._artifact, 100.0 * self._done / self._total)
 
 
+def require_shared(paths: Sequence[Path]) -> None:
+    """Raise :class:`MergeError` unless this machine sees everything a shard is merged from."""
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise MergeError(
+            f"{missing[0]}: is not there on {platform.node()}; sources (HF_HOME) and output (MERGELINE_HOME) must lie "
+            "in a folder that every worker sees under the same path."
+        )
+
+
 # NO_CACHE: the shard's own record on disk says what is done, and Prefect is told. No retries: what fails here
 # (a full disk, a source that changed, a tensor that is not finite) fails again.
 @task(name="merge-shard", task_run_name="merge {filename}", tags=["gpu"], cache_policy=NO_CACHE)
 def merge_shard(
-    filename: str, plan_file: Path, sources: list[Path], devices: list[str], workers: int, progress: MergeProgress
+    filename: str,
+    plan_file: Path,
+    sources: list[Path],
+    devices: list[str],
+    workers: int,
+    progress: MergeProgress | None,
 ) -> Any:
-    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.execute.merge_shard`."""
+    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.execute.merge_shard`.
+
+    Without ``progress``, whoever waits for the shard counts its bytes.
+    """
+    require_shared([plan_file, *sources])
     plan = read_plan(plan_file)
     shard = next(shard for shard in plan.shards if shard.filename == filename)
     result: ShardResult = execute.merge_shard(
-        plan, shard, sources, plan_file.parent, devices=devices, workers=workers, on_progress=progress
+        plan,
+        shard,
+        sources,
+        plan_file.parent,
+        devices=devices,
+        workers=workers,
+        on_progress=progress or (lambda nbytes: None),
     )
     get_run_logger().info(
         "%s %s (%d tensors, %s, %.1f s)",
