@@ -65,6 +65,12 @@ BROKEN: dict[str, tuple[dict[str, object], list[str], str]] = {
     "no question": ({}, ["--set", "evaluate.limit=0"], "evaluate.limit: input should be greater than or equal to 1"),
     "wrong option": ({}, ["--set", "evaluate.limit"], "--set 'evaluate.limit': write key=value"),
     "wrong device": ({"execute": {"device": "gpu"}}, [], "execute.device: string should match pattern"),
+    "unknown engine": ({"execute": {"engine": "dask"}}, [], "execute.engine: input should be 'threads', 'ray' or"),
+    "another machine's device": (
+        {"execute": {"engine": "ray", "device": "cuda:1"}},
+        [],
+        "execute: device cuda:1 is one of this machine's; with engine ray each worker takes its own: write cuda.",
+    ),
     "wrong policy": (
         {"publish": {"when": "sometimes", "repo_id": "good"}},
         [],

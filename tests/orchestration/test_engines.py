@@ -1,4 +1,4 @@
-"""One merge on threads, on a real Ray cluster and on real Prefect workers: the same bytes, and none of it done twice."""
+"""One merge on a real Ray cluster and on real Prefect workers: the bytes of a merge by itself, and no shard twice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,19 +21,24 @@ from typing import IO
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
-from prefect.settings import get_current_settings
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
 
-from flows.engines import on_workers
+from flows.engines import on_workers, require_engine
 from flows.merge_shards import merge_shards
+from mergeline.errors import InputError
 from mergeline.hub import Hub
 from mergeline.merging import merge_recipe
+from mergeline.pipeline import Execute
 from mergeline.shard_layout import parse_size
 from tests.engine.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]
 SHARD_SIZE = "8MB"
 SHARD_COUNT = 7
+POOL = "machines"
 DEADLINE_SECONDS = 240.0
 """For anything at all: the machine may be slow and busy."""
 
@@ -84,6 +90,13 @@ def merge(tmp_path_factory: pytest.TempPathFactory) -> Merge:
 
 def digests(directory: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.glob("*.safetensors")}
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
 
 
 def free_port() -> int:
@@ -142,8 +155,11 @@ class Interruption:
     """Shards that had been finished, with inode and time of writing."""
 
 
-def kill_a_writer(state: Path, flow: subprocess.Popen[str]) -> Interruption:
-    """Kill the first process that is caught in the middle of a shard, others being finished already."""
+def kill_a_writer(state: Path, flow: subprocess.Popen[str], parents: Sequence[int] = ()) -> Interruption:
+    """Kill the first process that is caught in the middle of a shard, others being finished already.
+
+    One of ``parents`` dies with it, before it, if it is theirs.
+    """
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         assert flow.poll() is None, "the merge has ended before a writer was caught"
@@ -154,6 +170,8 @@ def kill_a_writer(state: Path, flow: subprocess.Popen[str]) -> Interruption:
                 os.kill(writer, signal.SIGSTOP)
                 # Stopped: whatever it has not sealed by now it never will.
                 if partial.exists():
+                    if (parent := parent_of(writer)) in parents:
+                        os.kill(parent, signal.SIGKILL)
                     os.kill(writer, signal.SIGKILL)
                     shard = partial.name.removeprefix(".").removesuffix(".partial")
                     return Interruption(writer, shard, finished_shards(journal.parent))
@@ -189,6 +207,10 @@ def writer_of(path: Path) -> int | None:
     return None
 
 
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def require_continued(merge: Merge, result: Mapping[str, str], interruption: Interruption) -> None:
     """Assert that the merge is whole, and that nothing that was finished has been touched again."""
     directory = Path(result["directory"])
@@ -206,6 +228,21 @@ def finish(flow: subprocess.Popen[str], log: Path) -> Mapping[str, str]:
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.parametrize("engine", [pytest.param("ray", marks=needs_ray), "workers"])
+def test_an_engine_without_a_server_that_others_reach_is_refused(engine: str) -> None:
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InputError) as error:
+        require_engine(Execute.model_validate({"engine": engine}))
+    assert str(error.value) == (
+        f"execute.engine: {engine} needs a Prefect server that its workers reach: start one with `prefect server start` "
+        "and set PREFECT_API_URL, or use threads."
+    )
+
+
+def test_workers_without_their_deployment_are_refused(prefect_server: None) -> None:
+    with pytest.raises(InputError, match="needs the deployment merge-shards/merge-shards, which this Prefect server"):
+        require_engine(Execute(engine="workers"))
+
+
 @pytest.fixture(scope="module")
 def ray_address(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[str]:
     """A Ray cluster of one node with room for two processes."""
@@ -214,7 +251,9 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) 
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"]
     command += ["--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", "--disable-usage-stats"]
-    with running(command, environment(folder), folder / "ray.log"):
+    variables = environment(folder, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0")
+    with running(command, variables, folder / "ray.log"):
+        wait_until(lambda: "Ray runtime started" in (folder / "ray.log").read_text(), "the Ray cluster")
         yield address
 
 
@@ -229,3 +268,54 @@ def test_ray_gives_the_same_bytes_and_a_killed_worker_costs_its_shard_alone(
         interruption = kill_a_writer(tmp_path / "state", flow)
         result = finish(flow, log)
     require_continued(merge, result, interruption)
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two process workers of one pool, each of which takes one run at a time, and the deployment they serve."""
+    folder = tmp_path_factory.mktemp("workers")
+    schema = parameter_schema(merge_shards).model_dump(mode="json")
+    pull = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
+    with get_client(sync_client=True) as client:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        client.create_deployment(
+            client.create_flow(merge_shards),
+            on_workers.DEPLOYMENT.partition("/")[2],
+            work_pool_name=POOL,
+            entrypoint="flows.merge_shards.merge_shards",
+            pull_steps=pull,
+            parameter_openapi_schema=schema,
+        )
+        with ExitStack() as stack:
+            started = [stack.enter_context(running_worker(name, folder)) for name in ("first", "second")]
+            wait_until(lambda: len(client.read_workers_for_work_pool(POOL)) == len(started), "the workers")
+            yield started
+
+
+def running_worker(name: str, folder: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    command = [prefect, "worker", "start", "--pool", POOL, "--name", name, "--limit", "1"]
+    return running(command, environment(folder, PREFECT_WORKER_QUERY_SECONDS="1"), folder / f"{name}.log")
+
+
+def test_workers_give_the_same_bytes_and_a_killed_one_is_marked_and_replaced(
+    merge: Merge, workers: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    log = tmp_path / "flow.log"
+    with log.open("wb") as output:
+        flow = start_flow(merge, "on-workers", "workers", tmp_path / "state", output)
+    with flow:
+        # As when a machine is lost: neither the run's process nor its worker can say a word.
+        interruption = kill_a_writer(tmp_path / "state", flow, [worker.pid for worker in workers])
+        result = finish(flow, log)
+    require_continued(merge, result, interruption)
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[merge_shards.name])))
+    ends = Counter(run.state_name for run in runs)
+    assert ends["Crashed"] == 1
+    assert set(ends) == {"Crashed", "Completed"}
+    (crashed,) = [run for run in runs if run.state_name == "Crashed"]
+    assert crashed.state is not None
+    assert crashed.state.message == "Its process has ended without a word."
+    assert interruption.shard in crashed.parameters["filenames"]
