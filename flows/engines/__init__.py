@@ -9,7 +9,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from flows.engines.job import CORES, MergeJob
-from flows.engines.on_ray import merge_on_ray
+from flows.engines.on_ray import merge_on_ray, require_answer
 from flows.engines.on_threads import merge_on_threads
 from flows.engines.on_workers import DEPLOYMENT, merge_on_workers
 from mergeline.errors import InputError
@@ -36,7 +36,7 @@ def require_engine(execute: Execute) -> None:
     """Find out whether the engine can start, before anything is moved.
 
     Raises:
-        InputError: It lacks a package, a Prefect server that other processes reach, or its deployment.
+        InputError: It lacks a package, a Prefect server that other processes reach, its cluster or its deployment.
     """
     if execute.engine == "threads":
         return
@@ -47,6 +47,8 @@ def require_engine(execute: Execute) -> None:
             f"execute.engine: {execute.engine} needs a Prefect server that its workers reach: start one with "
             "`prefect server start` and set PREFECT_API_URL, or use threads."
         )
+    if execute.engine == "ray" and execute.resolved_ray_address is not None:
+        require_answer(execute.resolved_ray_address)
     if execute.engine == "workers":
         with get_client(sync_client=True) as client:
             try:

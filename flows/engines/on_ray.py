@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from prefect.exceptions import CrashedRun
 from prefect.futures import as_completed
 
 from flows.engines.job import MergeJob
-from mergeline.errors import MergeError
+from mergeline.errors import InputError, MergeError
 from mergeline.execute import ShardResult
 from tasks.merging import MergeProgress, merge_shard
 
 LOST_WORKER_RETRIES = 3
-"""How often Ray starts a shard again whose worker died; what the dead one had finished of it is kept on its machine."""
+"""How often Ray starts a shard again whose worker died."""
+
+CONNECT_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
 
 
 def merge_on_ray(job: MergeJob, address: str | None) -> tuple[ShardResult, ...]:
@@ -27,16 +32,11 @@ def merge_on_ray(job: MergeJob, address: str | None) -> tuple[ShardResult, ...]:
         MergeError: Ray cannot be reached, has no GPU where one is asked for, or lost a shard's workers too often.
     """
     # An optional dependency, and seconds to import.
-    from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
     progress = MergeProgress(job.nbytes, len(job.shards))
-    runner: Any = RayTaskRunner(address, init_kwargs={"log_to_driver": False})
-    try:
-        runner.__enter__()
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MergeError(f"Ray at {address or 'this machine'}: {' '.join(str(error).split())}") from error
-    try:
+    results: dict[str, ShardResult] = {}
+    with _cluster(address) as runner:
         devices = ["cuda:0"] if _has_gpu(job.device) else ["cpu"]
         needed = {"num_cpus": 1, "num_gpus": int(devices != ["cpu"]), "max_retries": LOST_WORKER_RETRIES}
         with remote_options(**needed):
@@ -44,20 +44,47 @@ def merge_on_ray(job: MergeJob, address: str | None) -> tuple[ShardResult, ...]:
                 runner.submit(merge_shard, _arguments(job, shard.filename, devices)): shard
                 for shard in job.largest_first
             }
-        results: dict[str, ShardResult] = {}
         for future in as_completed(list(futures)):
             shard = futures[future]
-            try:
-                results[shard.filename] = future.result()
-            except CrashedRun as error:
+            # Unlike result(), wait() turns whatever Ray raises about a worker into a state.
+            future.wait()
+            if future.state.is_crashed():
                 raise MergeError(
-                    f"{shard.filename}: Ray lost {LOST_WORKER_RETRIES + 1} workers that merged it ({error}); see the "
-                    "cluster's logs. Finished shards are kept: run again."
-                ) from error
+                    f"{shard.filename}: Ray lost {LOST_WORKER_RETRIES + 1} workers while they merged it: "
+                    f"{' '.join(str(future.state.message).split())} Finished shards are kept: run again."
+                )
+            results[shard.filename] = future.result()
             progress(shard.data_nbytes)
-    finally:
-        runner.__exit__(None, None, None)
     return tuple(results[shard.filename] for shard in job.shards)
+
+
+def require_answer(address: str) -> None:
+    """Raise :class:`InputError` unless somebody listens at a cluster's address; Ray itself tries for ten minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        # Ray's own words, such as `auto`.
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as problem:
+        raise InputError(
+            f"execute.ray_address: {address} does not answer ({problem.strerror or problem}); start the cluster with "
+            "`ray start --head`, or correct RAY_ADDRESS."
+        ) from None
+
+
+@contextmanager
+def _cluster(address: str | None) -> Generator[Any]:
+    """Give a task runner that is connected to Ray."""
+    from prefect_ray import RayTaskRunner
+
+    with ExitStack() as stack:
+        try:
+            runner = stack.enter_context(RayTaskRunner(address, init_kwargs={"log_to_driver": False}))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            place = address or "this machine"
+            raise MergeError(f"execute.ray_address: no Ray at {place}: {' '.join(str(error).split())}") from error
+        yield runner
 
 
 def _arguments(job: MergeJob, filename: str, devices: list[str]) -> dict[str, Any]:

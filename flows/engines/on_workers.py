@@ -39,7 +39,7 @@ by mistake does no harm: whoever gets its shards waits for it, shard by shard, a
 PENDING_SECONDS = 600.0
 """Or when a worker has taken it and not begun after so long; a container's image may have to be fetched first."""
 REMIND_SECONDS = 60.0
-"""How often the log says that no worker is there."""
+"""How often the log says that runs wait for workers."""
 MAX_ATTEMPTS = 3
 """After so many lost runs in a row that finished none of their shards, the shards are at fault."""
 
@@ -74,6 +74,12 @@ def merge_on_workers(job: MergeJob) -> tuple[ShardResult, ...]:
             runs.cancel()
             raise
     return tuple(results[shard.filename] for shard in job.shards)
+
+
+def reason(state: State) -> str:
+    """Return what a failed run's exception said, in its own words."""
+    name, colon, text = (state.message or "").removeprefix("Flow run encountered an exception: ").partition(": ")
+    return text if colon and name.isidentifier() else state.message or "a run failed without a word"
 
 
 @dataclass
@@ -136,7 +142,7 @@ class _WorkerRuns:
         """
         left = [shard for shard in run.shards if shard.filename not in self._results]
         if state.type == StateType.FAILED:
-            raise MergeError((state.message or run.name).rpartition("Error: ")[2])
+            raise MergeError(reason(state))
         if state.type in (StateType.CANCELLING, StateType.CANCELLED):
             raise MergeError(f"{run.name}: was cancelled; finished shards are kept: run again.")
         if not state.is_final():
@@ -169,13 +175,17 @@ class _WorkerRuns:
         return time.monotonic() - run.gone_since > LOST_SECONDS
 
     def remind(self, states: Sequence[tuple[_Run, State]]) -> None:
-        """Say now and then that runs wait for workers, where there are none."""
+        """Say now and then that runs wait for workers."""
         if time.monotonic() - self._reminded < REMIND_SECONDS:
             return
         self._reminded = time.monotonic()
-        if any(state.is_scheduled() for _, state in states) and not self._online_count():
+        if waiting := sum(state.is_scheduled() for _, state in states):
             self._logger.warning(
-                "No worker of pool %r is there; start one: prefect worker start --pool %s", self._pool, self._pool
+                "%d runs wait for a free worker of pool %r (%d are there); start one: prefect worker start --pool %s",
+                waiting,
+                self._pool,
+                self._online_count(),
+                self._pool,
             )
 
     def cancel(self) -> None:

@@ -233,9 +233,16 @@ def test_an_engine_without_a_server_that_others_reach_is_refused(engine: str) ->
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InputError) as error:
         require_engine(Execute.model_validate({"engine": engine}))
     assert str(error.value) == (
-        f"execute.engine: {engine} needs a Prefect server that its workers reach: start one with `prefect server start` "
-        "and set PREFECT_API_URL, or use threads."
+        f"execute.engine: {engine} needs a Prefect server that its workers reach: start one with "
+        "`prefect server start` and set PREFECT_API_URL, or use threads."
     )
+
+
+@needs_ray
+def test_a_ray_cluster_that_does_not_answer_is_refused(prefect_server: None) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(InputError, match=rf"execute\.ray_address: {address} does not answer \(Connection refused\)"):
+        require_engine(Execute(engine="ray", ray_address=address))
 
 
 def test_workers_without_their_deployment_are_refused(prefect_server: None) -> None:
@@ -319,3 +326,10 @@ def test_workers_give_the_same_bytes_and_a_killed_one_is_marked_and_replaced(
     assert crashed.state is not None
     assert crashed.state.message == "Its process has ended without a word."
     assert interruption.shard in crashed.parameters["filenames"]
+
+
+def test_a_failed_run_is_told_in_the_words_of_its_shard(merge: Merge, prefect_server: None, tmp_path: Path) -> None:
+    missing = tmp_path / "unshared" / "plan.json"
+    state = merge_shards(missing, [], ["model.safetensors"], return_state=True)
+    assert state.is_failed()
+    assert on_workers.reason(state).startswith(f"{missing}: is not there on ")
