@@ -13,7 +13,7 @@ import heapq
 import tempfile
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.checkpoints import SHAPES, write_checkpoint
@@ -54,70 +54,82 @@ class Machines:
 class Worker:
     """One worker at some moment of the simulation."""
 
-    queue: deque[int]
+    queue: deque[int] = field(default_factory=deque)
+    """Shards of its batch that are not finished, the one it merges first."""
     left_nbytes: float = 0.0
+    """Of that one."""
     starting_until: float = 0.0
     is_dead: bool = False
 
-    @property
-    def is_merging(self) -> bool:
-        return self.left_nbytes > 0 and not self.is_dead
 
+class Simulation:
+    """A merge on workers of equal speed, each of which takes the next batch when it is free."""
 
-def merge_seconds(
-    nbytes: Sequence[int], batches: Sequence[Sequence[int]], worker_count: int, machines: Machines, *,
-    is_one_lost: bool = False,
-) -> float:  # fmt: skip
-    """Return when the last shard is finished.
+    def __init__(
+        self, nbytes: Sequence[int], batches: Sequence[Sequence[int]], worker_count: int, machines: Machines, *,
+        is_one_lost: bool = False,
+    ) -> None:  # fmt: skip
+        """Make everything ready.
 
-    Every worker takes the next batch when it is free. Workers that merge at the same time share the folder evenly.
+        Args:
+            nbytes: Size of each shard.
+            batches: Positions of shards, in the order they are handed out.
+            worker_count: Workers that are there at the start.
+            machines: What is assumed of them.
+            is_one_lost: Whether the first worker's machine is lost for good at the last moment of its first shard;
+                what it had is placed again on the others.
+        """
+        self._nbytes, self._machines = nbytes, machines
+        self._waiting = deque(deque(batch) for batch in batches)
+        self._returning: list[tuple[float, deque[int]]] = []
+        self._workers = [Worker() for _ in range(worker_count)]
+        self._doomed = self._workers[0] if is_one_lost else None
+        self._now, self._left_count = 0.0, len(nbytes)
 
-    Args:
-        nbytes: Size of each shard.
-        batches: Positions of shards, in the order they are handed out.
-        worker_count: Workers of equal speed.
-        machines: What is assumed of them.
-        is_one_lost: Whether the first worker dies for good at the last moment of its first shard, and what it had
-            is placed again.
-    """
-    waiting = deque(deque(batch) for batch in batches)
-    returning: list[tuple[float, deque[int]]] = []
-    workers = [Worker(deque()) for _ in range(worker_count)]
-    doomed = workers[0] if is_one_lost else None
-    now, left_count = 0.0, len(nbytes)
-    while left_count:
-        while returning and returning[0][0] <= now:
-            waiting.append(heapq.heappop(returning)[1])
-        for worker in workers:
+    def run(self) -> float:
+        """Return when the last shard is finished, in seconds."""
+        while self._left_count:
+            self._hand_out()
+            self._advance()
+        return self._now
+
+    def _hand_out(self) -> None:
+        while self._returning and self._returning[0][0] <= self._now:
+            self._waiting.append(heapq.heappop(self._returning)[1])
+        for worker in self._workers:
             if worker.is_dead or worker.left_nbytes > 0:
                 continue
-            if not worker.queue and waiting:
-                worker.queue = waiting.popleft()
-                worker.starting_until = now + machines.start_seconds
-            if worker.queue and worker.starting_until <= now:
-                worker.left_nbytes = float(nbytes[worker.queue[0]])
-        merging = [worker for worker in workers if worker.is_merging]
-        rate = min(machines.write_rate, machines.folder_rate / len(merging)) if merging else 0.0
-        events = [now + worker.left_nbytes / rate for worker in merging]
-        events += [worker.starting_until for worker in workers if worker.queue and worker.starting_until > now]
-        events += [moment for moment, _ in returning]
-        step = min(events) - now
-        now += step
+            if not worker.queue and self._waiting:
+                worker.queue = self._waiting.popleft()
+                worker.starting_until = self._now + self._machines.start_seconds
+            if worker.queue and worker.starting_until <= self._now:
+                worker.left_nbytes = float(self._nbytes[worker.queue[0]])
+
+    def _advance(self) -> None:
+        """Let time pass until something happens; those who merge share the folder evenly."""
+        merging = [worker for worker in self._workers if worker.left_nbytes > 0]
+        rate = min(self._machines.write_rate, self._machines.folder_rate / max(1, len(merging)))
+        moments = [self._now + worker.left_nbytes / rate for worker in merging]
+        moments += [worker.starting_until for worker in self._workers if worker.starting_until > self._now]
+        moments += [moment for moment, _ in self._returning]
+        step = min(moments) - self._now
+        self._now += step
         for worker in merging:
             worker.left_nbytes -= step * rate
-            if worker.left_nbytes > 1.0:
-                continue
-            worker.left_nbytes = 0.0
-            if worker is doomed:
-                worker.is_dead = True
-                lost = list(worker.queue)
-                for batch in place([nbytes[index] for index in lost], worker_count - 1):
-                    again = deque(lost[position] for position in batch)
-                    heapq.heappush(returning, (now + machines.notice_seconds, again))
-                continue
+            if worker.left_nbytes <= 1.0:
+                self._end_shard(worker)
+
+    def _end_shard(self, worker: Worker) -> None:
+        worker.left_nbytes = 0.0
+        if worker is not self._doomed:
             worker.queue.popleft()
-            left_count -= 1
-    return now
+            self._left_count -= 1
+            return
+        worker.is_dead = True
+        lost = list(worker.queue)
+        for batch in place([self._nbytes[index] for index in lost], len(self._workers) - 1):
+            again = deque(lost[position] for position in batch)
+            heapq.heappush(self._returning, (self._now + self._machines.notice_seconds, again))
 
 
 def shard_sizes(shape: str, max_shard_size: str) -> list[int]:
@@ -137,19 +149,22 @@ def in_turn(shard_count: int, worker_count: int) -> list[list[int]]:
 
 def row(shape: str, nbytes: Sequence[int], count: int, ray: Machines, workers: Machines) -> tuple[str, ...]:
     """Simulate one model on so many workers."""
+
+    def seconds_of(batches: list[list[int]], machines: Machines, *, is_one_lost: bool = False) -> float:
+        return Simulation(nbytes, batches, count, machines, is_one_lost=is_one_lost).run()
+
     single = [[index] for index in largest_first(nbytes)]
     placed = place(nbytes, count)
-    alone = merge_seconds(nbytes, single, 1, ray)
-    on_ray = merge_seconds(nbytes, single, count, ray)
-    on_workers = merge_seconds(nbytes, placed, count, workers)
+    total, write_rate = sum(nbytes), ray.write_rate
+    on_ray, on_workers = seconds_of(single, ray), seconds_of(placed, workers)
     cells = [
-        alone / on_ray,
-        max(sum(nbytes) / count, max(nbytes)) / workers.write_rate,
+        Simulation(nbytes, single, 1, ray).run() / on_ray,
+        max(total / count / write_rate, max(nbytes) / write_rate, total / ray.folder_rate),
         on_ray,
         on_workers,
-        merge_seconds(nbytes, in_turn(len(nbytes), count), count, workers),
-        merge_seconds(nbytes, single, count, ray, is_one_lost=True) - on_ray,
-        merge_seconds(nbytes, placed, count, workers, is_one_lost=True) - on_workers,
+        seconds_of(in_turn(len(nbytes), count), workers),
+        seconds_of(single, ray, is_one_lost=True) - on_ray,
+        seconds_of(placed, workers, is_one_lost=True) - on_workers,
     ]
     speedup, *seconds = cells
     return (shape, size(sum(nbytes)), str(len(nbytes)), str(count), f"{speedup:.1f}", *(f"{s:.0f}" for s in seconds))
@@ -157,7 +172,7 @@ def row(shape: str, nbytes: Sequence[int], count: int, ray: Machines, workers: M
 
 HEADER = (
     "model", "written", "shards", "workers", "speed-up", "no engine is faster than, s", "ray, s", "workers, s",
-    "dealt in turn, s", "one lost: ray, + s", "one lost: workers, + s",
+    "dealt in turn, s", "one machine lost: ray, + s", "workers, + s",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.placement_simulation import Machines, Simulation
 from mergeline.placement import largest_first, place
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=6)
@@ -45,3 +46,13 @@ def test_graham_s_worst_case_is_met_exactly() -> None:
 def test_shards_are_handed_out_largest_first_and_equal_ones_in_order() -> None:
     assert largest_first([3, 9, 3, 5]) == [1, 3, 0, 2]
     assert place([3, 9, 3, 5], 2) == [[1], [3, 0, 2]]
+
+
+def test_the_simulation_of_equal_shards_is_what_arithmetic_says() -> None:
+    nbytes = [100] * 10
+    machines = Machines(write_rate=10, folder_rate=20, start_seconds=3, notice_seconds=5)
+    # Two at a time at full speed, then four at half of it: 10 s a shard and 20 s a shard.
+    assert Simulation(nbytes, place(nbytes, 2), 2, machines).run() == 3 + 5 * 10
+    assert Simulation(nbytes, place(nbytes, 5), 5, machines).run() == 3 + 2 * 25
+    # Lost at 13 s, noticed at 18 s; the other is busy until 53 s, then starts anew and does the other's five.
+    assert Simulation(nbytes, place(nbytes, 2), 2, machines, is_one_lost=True).run() == 53 + 3 + 5 * 10
