@@ -23,6 +23,19 @@ PERIOD_ELEMENTS = 4 * 2**20 + 3
 """Random weights repeat after so many; odd, so that tensors do not start alike."""
 
 
+HALFWAY_RECIPE = """\
+merge_method: slerp
+base_model: {first}
+models:
+  - model: {first}
+  - model: {second}
+parameters:
+  t: 0.5
+dtype: bfloat16
+"""
+"""Of the checkpoints in the directories ``first`` and ``second``."""
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """A Llama-like model, whose checkpoint depends on nothing else."""

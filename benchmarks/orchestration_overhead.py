@@ -26,14 +26,15 @@ from statistics import median
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from benchmarks.checkpoints import ModelShape, RandomWeights, write_checkpoint
-from benchmarks.processes import measure
+from benchmarks.checkpoints import HALFWAY_RECIPE, ModelShape, RandomWeights, write_checkpoint
+from benchmarks.processes import Measurement, measure
 from benchmarks.report import machine, spread, today
 from deployments.local.demo import environment, fill
 from deployments.local.hub import LocalHub
 from flows.embedded import EMBEDDED_SETTINGS
 from mergeline.text import table
 
+ALONE = "engine alone"
 ROOT = Path(__file__).parents[1]
 
 ENGINE = """
@@ -65,17 +66,6 @@ more = f"execute: {{max_shard_size: {size}}}"
 run_flow(merge_model, {"recipe": Path(recipe).read_text(), "name": name, "device": "cpu", "more": more})
 """
 
-MANY = """\
-merge_method: slerp
-base_model: {first}
-models:
-  - model: {first}
-  - model: {second}
-parameters:
-  t: 0.5
-dtype: bfloat16
-"""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -97,18 +87,16 @@ class Bench:
     """Where processes run, and how often they have."""
 
     folder: Path
-    variables: dict[str, str]
     count: int = 0
 
-    def seconds(self, program: str, job: Job, home: Path, **variables: str) -> float:
-        """Run a program on a job and return its wall time."""
-        taken = measure(
+    def measure(self, program: str, job: Job, home: Path, **variables: str) -> Measurement:
+        """Run a program on a job."""
+        return measure(
             [sys.executable, "-c", program, job.recipe, self.next_name(), job.max_shard_size],
             directory=self.folder,
-            environment=self.variables | {"MERGELINE_HOME": str(home)} | variables,
+            environment={"MERGELINE_HOME": str(home)} | variables,
             on_memory_file_system=False,
         )
-        return taken.wall_seconds
 
     def next_name(self) -> str:
         self.count += 1
@@ -165,29 +153,31 @@ def _answers(address: str) -> bool:
         return False
 
 
-def time_jobs(bench: Bench, jobs: list[Job], repeat: int, runs: int) -> Iterator[tuple[str, Job, list[float], str]]:
+def time_jobs(
+    bench: Bench, jobs: list[Job], repeat: int, runs: int
+) -> Iterator[tuple[str, Job, list[Measurement], str]]:
     """Time every job in every way; yield the way, the job, wall seconds and how many runs are recorded whole."""
     with prefect_server(bench.folder / "server") as url:
         for job in jobs:
             # Once beforehand: what is downloaded and compiled the first time is nobody's overhead.
-            bench.seconds(ENGINE, job, bench.folder / "engine")
-            yield "engine alone", job, [bench.seconds(ENGINE, job, bench.folder / "engine") for _ in range(repeat)], ""
+            bench.measure(ENGINE, job, bench.folder / "engine")
+            yield ALONE, job, [bench.measure(ENGINE, job, bench.folder / "engine") for _ in range(repeat)], ""
             whole, taken = 0, []
             for _ in range(repeat):
-                taken.append(bench.seconds(FLOW, job, bench.folder / "with-server", PREFECT_API_URL=url))
+                taken.append(bench.measure(FLOW, job, bench.folder / "with-server", PREFECT_API_URL=url))
                 whole += _is_whole(bench, job, bench.folder / "server", patience_seconds=10.0)
             yield "flow, server running", job, taken, f"{whole} of {repeat}"
     for job in jobs:
         homes = [bench.folder / f"new-{job.name}-{index}" for index in range(repeat)]
         whole, taken = 0, []
         for home in homes:
-            taken.append(bench.seconds(FLOW, job, home))
+            taken.append(bench.measure(FLOW, job, home))
             whole += _is_whole(bench, job, home / "prefect")
         yield "flow, embedded, new database", job, taken, f"{whole} of {repeat}"
         whole, taken = 0, []
         count = runs if job is jobs[-1] else repeat
         for _ in range(count):
-            taken.append(bench.seconds(FLOW, job, homes[0]))
+            taken.append(bench.measure(FLOW, job, homes[0]))
             whole += _is_whole(bench, job, homes[0] / "prefect")
         yield "flow, embedded", job, taken, f"{whole} of {count}"
 
@@ -203,18 +193,24 @@ def many_shards(folder: Path) -> Job:
     for seed, name in enumerate(("first", "second")):
         write_checkpoint(folder / name, shape, weights=RandomWeights(seed))
     recipe = folder / "many.yaml"
-    recipe.write_text(MANY.format(first=folder / "first", second=folder / "second"))
+    recipe.write_text(HALFWAY_RECIPE.format(first=folder / "first", second=folder / "second"))
     return Job("many", recipe, "1B", len(shape.tensors()))
 
 
-def report(results: Mapping[tuple[str, str], tuple[Job, list[float], str]]) -> str:
+def report(results: Mapping[tuple[str, str], tuple[Job, list[Measurement], str]]) -> str:
     """Render the times, each beside the same job's by the engine alone."""
     rows: list[tuple[str, ...]] = []
     for (name, way), (job, taken, whole) in results.items():
-        alone = median(results[name, "engine alone"][1])
-        added = "" if way == "engine alone" else f"{median(taken) - alone:.1f}"
-        rows.append((name, str(job.shard_count), way, spread(taken), added, whole))
-    return "\n".join(table(("merge", "shards", "run as", "wall s", "added s", "all task runs recorded"), rows))
+        cells = [name, str(job.shard_count), way]
+        for times, alone in zip(_times(taken), _times(results[name, ALONE][1]), strict=True):
+            cells += [spread(times), "" if way == ALONE else f"{median(times) - median(alone):.1f}"]
+        rows.append((*cells, whole))
+    header = ("merge", "shards", "run as", "wall s", "added", "CPU s", "added", "all task runs recorded")
+    return "\n".join(table(header, rows))
+
+
+def _times(taken: list[Measurement]) -> tuple[list[float], list[float]]:
+    return [each.wall_seconds for each in taken], [each.cpu_seconds for each in taken]
 
 
 def main() -> None:
@@ -222,18 +218,19 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="of every kind of run (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=10, help="of the last job on the embedded server (%(default)s)")
     options = parser.parse_args()
-    results: dict[tuple[str, str], tuple[Job, list[float], str]] = {}
+    results: dict[tuple[str, str], tuple[Job, list[Measurement], str]] = {}
     with tempfile.TemporaryDirectory() as name, LocalHub(Path(name) / "hub") as hub:
         folder = Path(name)
+        # Before huggingface_hub is imported, here and in the processes that are timed.
+        own = {"HF_HOME": str(folder / "hf"), "MERGELINE_HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        os.environ.update(environment(hub.endpoint) | own)
         fill(hub.endpoint)
-        own = environment(hub.endpoint) | {"HF_HOME": str(folder / "hf"), "PYTHONPATH": str(ROOT)}
-        variables = {key: value for key, value in own.items() if os.environ.get(key) != value}
         demonstration = Job("demonstration", ROOT / "configs" / "merges" / "demo-slerp.yaml", "150kB", 3)
-        bench = Bench(folder, variables)
+        bench = Bench(folder)
         for way, job, taken, whole in time_jobs(
             bench, [demonstration, many_shards(folder)], options.repeat, options.runs
         ):
-            print(f"{job.name}, {way}: {spread(taken)} s {whole}", file=sys.stderr, flush=True)
+            print(f"{job.name}, {way}: {spread(_times(taken)[0])} s {whole}", file=sys.stderr, flush=True)
             results[job.name, way] = job, taken, whole
     print(f"{today()}, {machine()}\n\n{report(results)}")
 

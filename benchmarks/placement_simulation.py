@@ -16,24 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.checkpoints import SHAPES, write_checkpoint
+from benchmarks.checkpoints import HALFWAY_RECIPE, SHAPES, write_checkpoint
 from benchmarks.report import today
 from mergeline.hub import Hub
 from mergeline.merging import plan_recipe
 from mergeline.placement import largest_first, place
 from mergeline.shard_layout import parse_size
 from mergeline.text import size, table
-
-RECIPE = """\
-merge_method: slerp
-base_model: {first}
-models:
-  - model: {first}
-  - model: {second}
-parameters:
-  t: 0.5
-dtype: bfloat16
-"""
 
 
 @dataclass(frozen=True)
@@ -138,7 +127,7 @@ def shard_sizes(shape: str, max_shard_size: str) -> list[int]:
         parents = {name: Path(folder) / name for name in ("first", "second")}
         for path in parents.values():
             write_checkpoint(path, SHAPES[shape])
-        planned = plan_recipe(RECIPE.format(**parents), "recipe", Hub(), parse_size(max_shard_size))
+        planned = plan_recipe(HALFWAY_RECIPE.format(**parents), "recipe", Hub(), parse_size(max_shard_size))
     return [shard.data_nbytes for shard in planned.plan.shards]
 
 

@@ -6,6 +6,7 @@ import platform
 import threading
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from prefect.states import Completed
 from mergeline import execute
 from mergeline.errors import MergeError
 from mergeline.execute import ShardResult
+from mergeline.plan import MergePlan
 from mergeline.text import size
 from mergeline.workspace import read_plan
 
@@ -54,6 +56,13 @@ def require_shared(paths: Sequence[Path]) -> None:
         )
 
 
+@lru_cache(maxsize=1)
+def _plan_written_at(plan_file: Path, time_ns: int) -> MergePlan:
+    """Read a plan, and compute its digest, once for all the shards that this process merges of it."""
+    del time_ns
+    return read_plan(plan_file)
+
+
 # NO_CACHE: the shard's own record on disk says what is done, and Prefect is told. No retries: what fails here
 # (a full disk, a source that changed, a tensor that is not finite) fails again.
 @task(name="merge-shard", task_run_name="merge {filename}", tags=["gpu"], cache_policy=NO_CACHE)
@@ -70,7 +79,7 @@ def merge_shard(
     Without ``progress``, whoever waits for the shard counts its bytes.
     """
     require_shared([plan_file, *sources])
-    plan = read_plan(plan_file)
+    plan = _plan_written_at(plan_file, plan_file.stat().st_mtime_ns)
     shard = next(shard for shard in plan.shards if shard.filename == filename)
     result: ShardResult = execute.merge_shard(
         plan,
