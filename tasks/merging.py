@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -25,18 +25,32 @@ from mergeline.workspace import read_plan
 
 
 class MergeProgress:
-    """One progress artifact for the shards a flow merges, renewed at most once a second from any thread."""
+    """One progress artifact for the shards a flow merges, renewed at most once a second from any thread.
+
+    Used as a context: left by an exception, such as the one that cancelling a flow run raises in its main thread, it
+    stops the threads that still merge at their next piece. What they have finished stays.
+    """
 
     def __init__(self, nbytes: int, shard_count: int) -> None:
         """Create the artifact in the running flow, for so many bytes of weights."""
         self._total, self._done = nbytes, 0
         self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
         self._told = time.monotonic()
         self._artifact: UUID = create_progress_artifact(  # pyright: ignore[reportAssignmentType]
             0.0, key="merge-progress", description=f"Writing {size(self._total)} in {shard_count} shards"
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._is_stopped.set()
+
     def __call__(self, nbytes: int) -> None:
+        if self._is_stopped.is_set():
+            raise MergeError("The merge was stopped; started again, it continues from here.")
         with self._lock:
             self._done += nbytes
             is_due = self._done >= self._total or time.monotonic() - self._told > 1.0

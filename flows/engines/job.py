@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -34,10 +34,6 @@ class MergeJob:
     def of_plan(cls, plan: MergePlan, plan_file: Path, sources: list[Path], device: str) -> MergeJob:
         """Return the job of merging everything in a plan."""
         return cls(plan, plan_file, sources, device, plan.shards)
-
-    def only(self, shards: list[ShardPlan]) -> MergeJob:
-        """Return the part of the job that some of its shards are."""
-        return replace(self, shards=tuple(shards))
 
     @property
     def nbytes(self) -> int:

@@ -14,10 +14,10 @@ def merge_on_threads(job: MergeJob) -> tuple[ShardResult, ...]:
     devices, remark = choose_devices(job.device)
     if remark is not None:
         get_run_logger().warning(remark)
-    progress = MergeProgress(job.nbytes, len(job.shards))
     workers = max(1, CORES // len(job.shards))
-    futures = {
-        shard.filename: merge_shard.submit(shard.filename, job.plan_file, job.sources, devices, workers, progress)
-        for shard in job.largest_first
-    }
-    return tuple(futures[shard.filename].result() for shard in job.shards)
+    with MergeProgress(job.nbytes, len(job.shards)) as progress:
+        futures = {
+            shard.filename: merge_shard.submit(shard.filename, job.plan_file, job.sources, devices, workers, progress)
+            for shard in job.largest_first
+        }
+        return tuple(futures[shard.filename].result() for shard in job.shards)
