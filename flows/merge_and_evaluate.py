@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -15,26 +14,20 @@ from pydantic import Field
 
 from flows.evaluate_model import score
 from flows.merge_model import CORES, EXAMPLE_RECIPE, DeviceChoice, YamlBox, chosen_devices, fetch_sources, merge
-from mergeline.card import render_card
-from mergeline.durable import write_whole
-from mergeline.errors import TrackingError
-from mergeline.evaluation import GeometryCell, render_report
+from mergeline.errors import MergelineError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.public_report import public_json
 from mergeline.evaluation.records import EvaluationReport, EvaluationSettings, Sample
 from mergeline.evaluation.tables import report_text
 from mergeline.gate import Decision, decide
-from mergeline.geometry import read_geometry
 from mergeline.lineage import canonical_json
 from mergeline.merging import MergedModel
-from mergeline.parameters import flat_parameters
 from mergeline.pipeline import PublishWhen, read_form
+from mergeline.pipeline_records import manifest_links, merge_record, published_files, tracked_name, tracking_settings
 from mergeline.preflight import PreparedPipeline
 from mergeline.publish import Publication
-from mergeline.recipe import read_recipe
+from mergeline.stages import StageClock
 from mergeline.state import state_directory
-from mergeline.tracking import TrackedRun, TrackingSettings
-from mergeline.workspace import plan_json
+from mergeline.tracking import TrackedRun
 from tasks.evaluating import sample
 from tasks.fetching import fetch_checkpoint, fetch_questions
 from tasks.planning import plan
@@ -58,7 +51,8 @@ class PipelineResult:
     samples: tuple[Sample, ...]
     decision: Decision
     publication: Publication | None
-    run: TrackedRun
+    run: TrackedRun | None
+    """None: MLflow did not answer; `mergeline track --replay` sends the record later."""
 
 
 @flow(name="merge-and-evaluate", flow_run_name="{name}", task_runner=ThreadPoolTaskRunner(max_workers=CORES))
@@ -91,34 +85,40 @@ def merge_and_evaluate(
         device=device, more=more,
     )  # fmt: skip
     prepared = plan(pipeline)
-    tracking = TrackingSettings(pipeline.settings.track.resolved_uri, pipeline.settings.track.experiment)
     # Opened before the work, so that a merge that fails leaves its trace and a wrong address shows at once.
-    run = open_run(tracking, prepared.planned.plan.digest, name, _prefect_tags())
+    run = open_run(tracking_settings(prepared), prepared.planned.plan.digest, tracked_name(prepared), _prefect_tags())
     try:
-        return _run(prepared, tracking, run)
+        return _run(prepared, run)
     except Exception as error:
         # What went wrong first is what the user must read.
-        with suppress(TrackingError):
-            fail_run(run, tracking, str(error))
+        with suppress(MergelineError):
+            fail_run(run, tracking_settings(prepared), str(error))
         raise
 
 
-def _run(prepared: PreparedPipeline, tracking: TrackingSettings, run: TrackedRun) -> PipelineResult:
+def _run(prepared: PreparedPipeline, run: TrackedRun | None) -> PipelineResult:
     """Run the pipeline's stages in order; every one finds and keeps what an earlier run finished."""
-    settings = prepared.pipeline.settings
-    sources = fetch_sources(prepared)
-    merged = merge(prepared, sources)
-    reports = evaluate_beside_parents(prepared, merged, sources)
-    samples = sample_beside_parents(prepared, merged, sources)
+    settings, clock, tracking = prepared.pipeline.settings, StageClock(), tracking_settings(prepared)
+    with clock.stage("fetch"):
+        sources = fetch_sources(prepared)
+    with clock.stage("merge"):
+        merged = merge(prepared, sources, manifest_links(_prefect_tags(), run, tracking))
+    with clock.stage("evaluate"):
+        reports = evaluate_beside_parents(prepared, merged, sources)
+    with clock.stage("sample"):
+        samples = sample_beside_parents(prepared, merged, sources)
     decision = decide(settings.publish.when, reports)
     get_run_logger().info("%s: %s", "Publishing" if decision.is_published else "Not publishing", decision.reason)
     publication = None
     digest = merged.manifest.plan_digest
     if decision.is_published and prepared.repo_id is not None:
-        files = published_files(prepared, merged, reports, samples, run)
-        publication = publish_merge(merged.directory, prepared.repo_id, digest, settings.publish.private, files)
-    records = tracked_records(prepared, merged, reports, samples, publication)
-    record_merge(run, tracking, records | {"pages": report_pages(prepared, merged, reports, samples)})
+        files = published_files(prepared, merged, reports, samples)
+        with clock.stage("publish"):
+            publication = publish_merge(merged.directory, prepared.repo_id, digest, settings.publish.private, files)
+    run = record_merge(
+        tracking,
+        merge_record(prepared, merged, reports, samples, publication, clock=clock, prefect=_prefect_tags()),
+    )
     return PipelineResult(settings.name, digest, merged.directory, reports, samples, decision, publication, run)
 
 
@@ -174,86 +174,6 @@ def compared_models(prepared: PreparedPipeline, merged: MergedModel, sources: Se
     return [*models, ModelToEvaluate(prepared.pipeline.settings.name, merged.directory)]
 
 
-def published_files(
-    prepared: PreparedPipeline,
-    merged: MergedModel,
-    reports: Sequence[EvaluationReport],
-    samples: Sequence[Sample],
-    run: TrackedRun,
-) -> dict[str, bytes]:
-    """Return what is published beside the model: its card, and every answer behind the scores."""
-    assert prepared.repo_id is not None
-    links = {"mlflow_run_id": run.run_id} | merged.manifest.links
-    card = render_card(
-        merged.manifest,
-        prepared.planned.recipe_text,
-        name=prepared.repo_id,
-        evaluations=reports,
-        samples=samples,
-        links=links,
-    )
-    files = {"README.md": card.encode()}
-    for report in reports:
-        files[f"eval/{report.merge.settings.task}.json"] = public_json(report).encode()
-    return files
-
-
-def report_pages(
-    prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
-) -> dict[str, str]:
-    """Return one self-contained HTML page per lm-eval task, and keep it beside the merge's other records."""
-    geometry = read_geometry(merged.directory)
-    cells = [GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None]
-    pages = {
-        f"evaluation/{report.merge.settings.task}/report.html": render_report(
-            report,
-            samples=samples,
-            recipe_text=prepared.planned.recipe_text,
-            manifest=merged.manifest,
-            geometry=cells,
-        )
-        for report in reports
-    }
-    for name, page in pages.items():
-        path = state_directory() / "reports" / merged.directory.name / Path(name).parent.name / "report.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page)
-    return pages
-
-
-def tracked_records(
-    prepared: PreparedPipeline,
-    merged: MergedModel,
-    reports: Sequence[EvaluationReport],
-    samples: Sequence[Sample],
-    publication: Publication | None,
-) -> dict[str, Any]:
-    """Return the arguments of :func:`mergeline.tracking.record_merge`."""
-    manifest = merged.manifest
-    tags = _prefect_tags()
-    if publication is not None:
-        tags |= {"hf.repo": publication.repo_id, "hf.commit": publication.commit, "hf.url": publication.url}
-    verdicts = {comparison.verdict for report in reports for comparison in report.comparisons}
-    if verdicts:
-        tags["verdict"] = ", ".join(sorted(verdicts))
-    metrics: dict[str, float] = {"merge/bytes": float(sum(shard.nbytes for shard in manifest.shards))}
-    if merged.results:
-        metrics["merge/seconds"] = sum(result.elapsed_seconds for result in merged.results)
-    return {
-        "manifest": manifest,
-        "recipe_text": prepared.planned.recipe_text,
-        "pipeline_text": prepared.pipeline.as_yaml(),
-        "plan_json": plan_json(prepared.planned.plan),
-        "parameters": flat_parameters(read_recipe(prepared.planned.recipe_text)),
-        "metrics": metrics,
-        "reports": tuple(reports),
-        "samples": tuple(samples),
-        "tags": tags,
-        # The merge's own time, so that a rerun adds no second history point.
-        "timestamp_ms": int(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
-    }
-
-
 def _prefect_tags() -> dict[str, str]:
     tags: Mapping[str, Any] = {
         "prefect.flow_run_id": runtime.flow_run.id,
@@ -275,10 +195,14 @@ def describe_result(result: PipelineResult) -> str:
     lines += [
         f"Model: {result.directory}",
         *(f"Report: {path}" for path in _report_files(result)),
-        f"MLflow run: {result.run.url or result.run.run_id}",
+        f"MLflow run: {_run_place(result.run)}",
         f"Plan: {result.plan_digest}",
     ]
     return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _run_place(run: TrackedRun | None) -> str:
+    return "not recorded yet; `mergeline track --replay` does it" if run is None else run.url or run.run_id
 
 
 def _report_files(result: PipelineResult) -> list[Path]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from prefect import flow, get_run_logger, runtime
@@ -68,8 +70,16 @@ def fetch_sources(prepared: PreparedPipeline) -> list[Path]:
     return [future.result() for future in fetched]
 
 
-def merge(prepared: PreparedPipeline, sources: list[Path]) -> MergedModel:
-    """Merge shard by shard, assemble and verify; what an earlier run finished is found and kept."""
+def merge(
+    prepared: PreparedPipeline, sources: list[Path], links: Mapping[str, str] = MappingProxyType({})
+) -> MergedModel:
+    """Merge shard by shard, assemble and verify; what an earlier run finished is found and kept.
+
+    Args:
+        prepared: The pipeline.
+        sources: From :func:`fetch_sources`.
+        links: Other records of this merge, for the manifest of one that is made now.
+    """
     planned = prepared.planned
     output = output_directory(prepared)
     manifest = finished_output(planned.plan, output)
@@ -85,8 +95,8 @@ def merge(prepared: PreparedPipeline, sources: list[Path]) -> MergedModel:
                 for shard in shards
             ]
             results = tuple(future.result() for future in merged)
-            links = {"prefect_flow_run_id": str(runtime.flow_run.id)}
-            manifest = assemble(planned, results, sources[planned.plan.donor], workspace, links)
+            made_by = {"prefect_flow_run_id": str(runtime.flow_run.id)}
+            manifest = assemble(planned, results, sources[planned.plan.donor], workspace, made_by | dict(links))
     verify(output)
     return MergedModel(output, planned.plan, manifest, results)
 
