@@ -125,6 +125,20 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, e.g. evaluate.limit=100"
     )
 
+    lineage = _command(
+        group, "lineage", commands.lineage, "follow a model back to its run, its recipe and its parents' commits"
+    )
+    lineage.add_argument("model", metavar="MODEL", help="Hub id, directory of a merge, or id of its MLflow run")
+    lineage.add_argument(
+        "--used-by", action="store_true", help="instead: every merge that used MODEL (or a bare commit) as a source"
+    )
+    lineage.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow store to look into (default: as the model says, else as `run`)"
+    )
+
+    track = _command(group, "track", commands.track, "list the records that MLflow does not have yet")
+    track.add_argument("--replay", action="store_true", help="send them, each once")
+
     schema = _command(group, "schema", commands.schema, "print the JSON schema of a file format, for editors")
     schema.add_argument("format", choices=("recipe", "pipeline"))
     return parser

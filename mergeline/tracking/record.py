@@ -67,3 +67,8 @@ def parse_record(content: bytes, place: str) -> MergeRecord:
         raise OutputError(
             f"{place}: is not a record this version can read; run the merge's pipeline again, then remove it."
         ) from None
+
+
+def without_private(record: MergeRecord) -> MergeRecord:
+    """Return the record as it may be stored where others read it."""
+    return parse_record(record_json(record).encode(), record.name)

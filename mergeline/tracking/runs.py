@@ -12,7 +12,7 @@ from mergeline.tracking import summary
 from mergeline.tracking.models import evaluated_models, log_model, register
 from mergeline.tracking.note import EXPERIMENT_NOTE, merge_note
 from mergeline.tracking.privacy import without_secrets
-from mergeline.tracking.record import MergeRecord
+from mergeline.tracking.record import MergeRecord, without_private
 from mergeline.tracking.store import TrackingSettings, artifact_location, opened_store
 from mergeline.tracking.summary import PLAN_TAG
 from mergeline.tracking.writing import finish, link_models, log, log_scores, write_files
@@ -74,6 +74,7 @@ def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun:
         TrackingInputError: The store named cannot be used.
         TrackingError: MLflow does not answer, or refused a record.
     """
+    record = without_private(record)
     timestamp_ms, plan_tag = record.timestamp_ms, {PLAN_TAG: record.manifest.plan_digest}
     with opened_store(settings) as client:
         experiment_id = _experiment(client, settings).experiment_id

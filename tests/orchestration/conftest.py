@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.embedded import prepare_environment
+from tests.mlflow_server import MlflowServer
 
 _STATE = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
 
@@ -29,3 +30,10 @@ def prefect_server() -> Iterator[None]:
     # Its own limit of 30 s is about what a slow machine needs.
     with prefect_test_harness(server_startup_timeout=180):
         yield
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server on SQLite; a test that ends it starts it again."""
+    with MlflowServer(tmp_path_factory.mktemp("mlflow-server")) as server:
+        yield server
