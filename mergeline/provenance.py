@@ -113,13 +113,19 @@ def descendants(source: str, hub: Hub, uri: str) -> list[Descendant]:
         if (manifest := read_manifest(path.parent))
         and key in (labels := {source_key(each): each.label for each in manifest.sources})
     }
-    found: dict[str, Descendant] = {}
-    for run in merges_of_source(uri, key):
-        directory, _ = local.pop(run.plan_digest, (None, ""))
-        found[run.run_id] = Descendant(run.plan_digest, run.name, run.sources[key], directory, run)
-    for plan_digest, (directory, label) in local.items():
-        found[plan_digest] = Descendant(plan_digest, directory.name, label, directory)
-    return list(found.values())
+    runs = merges_of_source(uri, key)
+    recorded = {run.plan_digest for run in runs}
+    return [
+        *(
+            Descendant(run.plan_digest, run.name, run.sources[key], local.get(run.plan_digest, (None,))[0], run)
+            for run in runs
+        ),
+        *(
+            Descendant(plan_digest, directory.name, label, directory)
+            for plan_digest, (directory, label) in local.items()
+            if plan_digest not in recorded
+        ),
+    ]
 
 
 def _trace_model(model: str, hub: Hub, generation: int) -> Provenance:
@@ -185,7 +191,8 @@ def _with_run(found: Provenance, tracking_uri: str | None, default_uri: str) -> 
         where = TrackingSettings(uri, "").address
         remark = f"MLflow store {where} has no run of this plan; name the one that does with --tracking-uri."
         return replace(found, remarks=(*found.remarks, remark))
-    run = next((run for run in runs if run.run_id == links.get("mlflow_run_id")), runs[0])
+    # A plan recorded in several experiments has several runs.
+    run = max(runs, key=lambda run: (run.run_id == links.get("mlflow_run_id"), run.commit == found.commit))
     if found.repo_id is None:
         return replace(found, run=run, repo_id=run.repo_id, commit=run.commit)
     return replace(found, run=run)

@@ -110,18 +110,20 @@ def register(client: MlflowClient, experiment: str, run_id: str, model_id: str |
     published = record.publication
     assert published is not None
     name = family_name(experiment)
+    # As huggingface_hub's file system writes it; a server of MLflow refuses a source that begins with http.
+    source = f"hf://{published.repo_id}@{published.commit}"
     try:
         client.create_registered_model(name, description=_FAMILY_NOTE)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    version = next((version for version in versions if version.source == published.url), None)
+    version = next((version for version in versions if version.source == source), None)
     if version is None:
-        tags = {"hf.repo": published.repo_id, "hf.commit": published.commit} | _evaluation_paths(record)
+        tags = _on_hub(published.repo_id, published.commit, published.url) | _evaluation_paths(record)
         description = f"{record.name}: `{published.repo_id}` at `{published.commit}`"
         version = client.create_model_version(
-            name, published.url, run_id, tags, description=description, await_creation_for=0, model_id=model_id
+            name, source, run_id, tags, description=description, await_creation_for=0, model_id=model_id
         )
     if _is_shown_better(client, name, version, record):
         client.set_registered_model_alias(name, CHAMPION, version.version)
@@ -136,15 +138,17 @@ def _origin(model: EvaluatedModel, record: MergeRecord) -> dict[str, str]:
     """Return where a model is on the Hub, as tags; nothing for one that is not there."""
     if model.is_merge:
         published = record.publication
-        if published is None:
-            return {}
-        return {"hf.repo": published.repo_id, "hf.commit": published.commit, "hf.url": published.url}
+        return _on_hub(published.repo_id, published.commit, published.url) if published else {}
     known: list[SourceRecord] = [*record.manifest.sources, *([record.base] if record.base else [])]
     for source in known:
         if source.label == model.label and source.repo_id and source.commit:
             url = f"{record.hub_url}/{source.repo_id}/tree/{source.commit}"
-            return {"hf.repo": source.repo_id, "hf.commit": source.commit, "hf.url": url}
+            return _on_hub(source.repo_id, source.commit, url)
     return {}
+
+
+def _on_hub(repo_id: str, commit: str, url: str) -> dict[str, str]:
+    return {"hf.repo": repo_id, "hf.commit": commit, "hf.url": url}
 
 
 def _logged_models(client: MlflowClient, experiment_id: str, identity: str) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,14 +78,17 @@ def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun:
     with opened_store(settings) as client:
         experiment_id = _experiment(client, settings).experiment_id
         run = _find_run(client, experiment_id, plan_tag)
-        run = run or _create_run(client, experiment_id, plan_tag, record.name, start_time=timestamp_ms)
+        took_ms = round(1000 * sum(record.measurements.get(f"{stage}/seconds", 0.0) for stage in ("fetch", "merge")))
+        run = run or _create_run(client, experiment_id, plan_tag, record.name, max(0, timestamp_ms - took_ms))
         run_id = str(run.info.run_id)
-        results = {summary.legal_key(key): value for key, value in record.metrics.items()}
+        # Scores first: MLflow's comparison opens with the first metric that a run was given.
+        metrics = {key: value for report in record.reports for key, value in summary.report_metrics(report).items()}
+        metrics |= {summary.legal_key(key): value for key, value in record.metrics.items()}
         log(
             client,
             run_id,
             parameters=summary.merge_parameters(record),
-            metrics=dict(ChainMap(*(summary.report_metrics(report) for report in record.reports), results)),
+            metrics=metrics,
             measurements={summary.legal_key(key): value for key, value in record.measurements.items()},
             tags=summary.merge_tags(record) | {_NOTE_TAG: merge_note(record)},
             timestamp_ms=timestamp_ms,

@@ -184,7 +184,8 @@ def _short(value: Scalar) -> str:
 
 def portable(location: str) -> str:
     """Shorten an absolute path to its name: it says where one machine keeps a file, and often whose machine it is."""
-    return PurePath(location).name if PurePath(location).is_absolute() else location
+    is_elsewhere = PurePath(location).is_absolute() or location.startswith("~")
+    return PurePath(location).name if is_elsewhere else location
 
 
 def _portable_evaluation(evaluation: Evaluation) -> Evaluation:

@@ -66,7 +66,7 @@ def log(
     for keys in _batches(list(new_tags)):
         client.log_batch(run_id, tags=[RunTag(key, new_tags[key]) for key in keys])
     first = {key: value for key, value in (measurements or {}).items() if key not in held.metrics}
-    for metrics_batch in _points(client, run_id, held.metrics, {**first, **(metrics or {})}, timestamp_ms):
+    for metrics_batch in _points(client, run_id, held.metrics, {**(metrics or {}), **first}, timestamp_ms):
         client.log_batch(run_id, metrics=metrics_batch)
 
 
