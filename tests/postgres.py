@@ -32,10 +32,9 @@ class PostgresCluster:
     port: int
     folder: Path
 
-    def url(self, database: str, driver: str = "") -> str:
-        """Return a SQLAlchemy address, e.g. ``url("prefect", "asyncpg")``."""
-        scheme = f"postgresql+{driver}" if driver else "postgresql"
-        return f"{scheme}://{USER}@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str, driver: str = "psycopg2") -> str:
+        """Return a SQLAlchemy address; MLflow's driver is psycopg2, Prefect's asyncpg."""
+        return f"postgresql+{driver}://{USER}@127.0.0.1:{self.port}/{database}"
 
     def create_database(self, name: str) -> None:
         """Make an empty database."""

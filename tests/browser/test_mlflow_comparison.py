@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -77,11 +77,15 @@ def test_three_merges_are_compared_at_a_glance(
     score.scroll_into_view_if_needed()
     names = beside(page.get_by_role("rowheader", name="Run Name:"))
     fractions = [float(text) for text in beside(page.get_by_role("rowheader", name="t", exact=True))]
-    accuracies = [float(text) for text in beside(score)]
     assert sorted(fractions) == list(FRACTIONS)
     assert names == [f"family slerp t={t}" for t in fractions]
-    assert accuracies == [round(family.runs[t][1], 3) for t in fractions]
-    assert len(set(accuracies)) == len(FRACTIONS)
+    told = [round(family.runs[t][1], 3) for t in fractions]
+    assert len(set(told)) == len(FRACTIONS)
+    # The table's columns scroll one after the other.
+    deadline = time.monotonic() + 30
+    while (accuracies := [float(text) for text in beside(score)]) != told:
+        assert time.monotonic() < deadline, accuracies
+        page.wait_for_timeout(100)
     keep_screenshot("mlflow-comparison")
     assert outside_requests == []
 
@@ -107,7 +111,8 @@ def beside(head: Locator) -> list[str]:
             return [...document.querySelectorAll('*')]
                 .filter(element => !element.children.length && element.textContent.trim())
                 .map(element => ({text: element.textContent.trim(), at: element.getBoundingClientRect()}))
-                .filter(each => each.at.left >= at.right - 1 && Math.abs((each.at.top + each.at.bottom) / 2 - middle) < 8)
+                .filter(({at: {left, top, bottom}}) =>
+                    left >= at.right - 1 && Math.abs((top + bottom) / 2 - middle) < 8)
                 .sort((one, other) => one.at.left - other.at.left)
                 .map(each => each.text);
         }"""

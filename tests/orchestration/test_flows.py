@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import threading
 import time
@@ -480,6 +481,40 @@ def test_a_tracking_server_killed_in_mid_run_costs_nothing(
     assert asked(capsys, "track", "--replay") == {"sent": [], "waiting": []}
     # The model itself says where its record is.
     assert asked(capsys, "lineage", "mergeline/outlived")["mlflow_run"]["run_id"] == opened.info.run_id
+
+
+def test_every_command_that_the_document_shows_works(
+    workplace: Workplace,
+    published: State[PipelineResult],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = published.result()
+    assert result.run is not None
+    commit = HfApi(endpoint=workplace.hub.endpoint, token=TOKEN).model_info("mergeline-demo/compass").sha
+    assert commit is not None
+    text = (Path(__file__).parents[2] / "docs" / "lineage.md").read_text()
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    # What the demonstration has made on the reader's machine is here what the flow above has made.
+    here = {
+        r"mergeline/demo-slerp": "mergeline/flow-slerp",
+        r"\.mergeline/merges/demo-slerp-[0-9a-f]{12}": str(result.directory),
+        r"\b[0-9a-f]{32}\b": result.run.run_id,
+        r"\b[0-9a-f]{40}\b": commit,
+    }
+    for shown, ours in here.items():
+        assert re.search(shown, blocks), shown
+        blocks = re.sub(shown, ours, blocks)
+    commands = [shlex.split(line) for line in blocks.splitlines()]
+    assert {command[0] for command in commands} == {"mergeline"}
+    for command in commands:
+        assert main(command[1:]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert said.count(f"MLflow run    {result.run.run_id}") == 3
+    assert said.count("flow-slerp t=0.5: mergeline/flow-slerp@") == 2
+    assert "byte for byte those of mergeline/flow-slerp" in said
 
 
 def test_no_token_and_no_user_is_anywhere_in_the_store(workplace: Workplace, published: State[PipelineResult]) -> None:
