@@ -89,13 +89,18 @@ def log_scores(
         timestamp_ms: Of the metrics, in milliseconds since 1970.
     """
     from mlflow.entities import DatasetInput, InputTag, Metric
+    from mlflow.exceptions import MlflowException
 
     run = client.get_run(run_id)
     held, questions = run.data.metrics, _dataset(evaluation)
     asked = {(each.dataset.name, each.dataset.digest) for each in (run.inputs.dataset_inputs if run.inputs else ())}
     if (questions.name, questions.digest) not in asked:
-        context = InputTag("mlflow.data.context", "evaluation")
-        client.log_inputs(run_id, datasets=[DatasetInput(questions, [context])])
+        asking = [DatasetInput(questions, [InputTag("mlflow.data.context", "evaluation")])]
+        try:
+            client.log_inputs(run_id, datasets=asking)
+        except MlflowException:
+            # Of two processes that tell of new questions at once MLflow's database refuses one; now it knows them.
+            client.log_inputs(run_id, datasets=asking)
     for points in _points(client, run_id, held, metrics, timestamp_ms):
         tied = [
             Metric(point.key, point.value, point.timestamp, 0, model_id, questions.name, questions.digest)
