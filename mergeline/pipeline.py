@@ -84,8 +84,9 @@ class Track(StrictModel):
     """Where MLflow keeps the record."""
 
     experiment: str = "mergeline"
-    uri: str | None = None
-    """MLflow tracking address; ``$MLFLOW_TRACKING_URI`` or a SQLite file in the state directory by default."""
+    uri: str | None = Field(default=None, pattern=r"^(sqlite:///.|https?://.)")
+    """MLflow tracking address, ``sqlite:///<file>`` or a server's; by default ``$MLFLOW_TRACKING_URI`` or a SQLite file
+    in the state directory."""
 
     @property
     def resolved_uri(self) -> str:

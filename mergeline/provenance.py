@@ -157,7 +157,8 @@ def _with_parents(found: Provenance, hub: Hub, generation: int = 1) -> Provenanc
     remarks: list[str] = []
     for source in found.manifest.sources:
         origin: Provenance | None = None
-        if source.repo_id and source.commit and generation < _GENERATIONS:
+        # A Hub that does not answer is not asked again: every question takes half a minute of patience.
+        if source.repo_id and source.commit and generation < _GENERATIONS and not remarks:
             try:
                 origin = _trace_model(f"{source.repo_id}@{source.commit}", hub, generation + 1)
             except InputError:  # no merge, or gone since: its commit is all there is to say
@@ -186,6 +187,8 @@ def _with_run(found: Provenance, tracking_uri: str | None, default_uri: str) -> 
     try:
         runs = merges_of_plan(uri, found.manifest.plan_digest)
     except MergelineError as error:
+        if tracking_uri is not None and isinstance(error, InputError):
+            raise
         return replace(found, remarks=(*found.remarks, str(error)))
     if not runs:
         where = TrackingSettings(uri, "").address

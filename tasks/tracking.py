@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from mergeline import tracking
@@ -21,7 +21,7 @@ def open_run(settings: TrackingSettings, plan_digest: str, name: str, tags: Mapp
     except TrackingError as error:
         get_run_logger().warning("%s The merge goes on and is recorded later.", error)
         return None
-    _show(run, name)
+    _show(run, settings, name)
     return run
 
 
@@ -34,7 +34,7 @@ def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun 
     except MergelineError as error:
         get_run_logger().warning("%s The record waits in %s; `mergeline track --replay` sends it.", error, path)
         return None
-    _show(run, record.name)
+    _show(run, settings, record.name)
     return run
 
 
@@ -45,6 +45,10 @@ def fail_run(run: TrackedRun | None, settings: TrackingSettings, reason: str) ->
         tracking.fail_run(run, settings, reason)
 
 
-def _show(run: TrackedRun, name: str) -> None:
+def _show(run: TrackedRun, settings: TrackingSettings, name: str) -> None:
+    """Lead from the flow run to MLflow: by a link, or by the run's id where no server shows it."""
     if run.url is not None:
         create_link_artifact(run.url, key="mlflow-run", link_text=f"{name} in MLflow")
+    else:
+        text = f"{name} is run `{run.run_id}` of experiment `{settings.experiment}`: `mergeline lineage {run.run_id}`"
+        create_markdown_artifact(text, key="mlflow-run")

@@ -14,7 +14,7 @@ from mergeline.tracking.privacy import without_secrets
 from mergeline.tracking.record import MergeRecord, without_private
 from mergeline.tracking.store import TrackingSettings, artifact_location, opened_store
 from mergeline.tracking.summary import PLAN_TAG
-from mergeline.tracking.writing import finish, link_models, log, log_scores, write_files
+from mergeline.tracking.writing import finish, link_models, log, log_questions, log_scores, write_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,6 +94,8 @@ def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun:
             timestamp_ms=timestamp_ms,
         )
         write_files(client, run_id, summary.files(record))
+        for report in record.reports:
+            log_questions(client, run_id, report.merge)
         inputs: list[str] = []
         output: str | None = None
         for model in evaluated_models(record):

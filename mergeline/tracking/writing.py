@@ -88,12 +88,24 @@ def log_scores(
         metrics: As for :func:`log`.
         timestamp_ms: Of the metrics, in milliseconds since 1970.
     """
-    from mlflow.entities import DatasetInput, InputTag, Metric
+    from mlflow.entities import Metric
+
+    questions, held = log_questions(client, run_id, evaluation), client.get_run(run_id).data.metrics
+    for points in _points(client, run_id, held, metrics, timestamp_ms):
+        tied = [
+            Metric(point.key, point.value, point.timestamp, 0, model_id, questions.name, questions.digest)
+            for point in points
+        ]
+        client.log_batch(run_id, metrics=tied)
+
+
+def log_questions(client: MlflowClient, run_id: str, evaluation: Evaluation) -> Dataset:
+    """Say which questions a run was about, once, and return them as MLflow knows them."""
+    from mlflow.entities import DatasetInput, InputTag
     from mlflow.exceptions import MlflowException
 
-    run = client.get_run(run_id)
-    held, questions = run.data.metrics, _dataset(evaluation)
-    asked = {(each.dataset.name, each.dataset.digest) for each in (run.inputs.dataset_inputs if run.inputs else ())}
+    inputs, questions = client.get_run(run_id).inputs, _dataset(evaluation)
+    asked = {(each.dataset.name, each.dataset.digest) for each in (inputs.dataset_inputs if inputs else ())}
     if (questions.name, questions.digest) not in asked:
         asking = [DatasetInput(questions, [InputTag("mlflow.data.context", "evaluation")])]
         try:
@@ -101,12 +113,7 @@ def log_scores(
         except MlflowException:
             # Of two processes that tell of new questions at once MLflow's database refuses one; now it knows them.
             client.log_inputs(run_id, datasets=asking)
-    for points in _points(client, run_id, held, metrics, timestamp_ms):
-        tied = [
-            Metric(point.key, point.value, point.timestamp, 0, model_id, questions.name, questions.digest)
-            for point in points
-        ]
-        client.log_batch(run_id, metrics=tied)
+    return questions
 
 
 def link_models(client: MlflowClient, run_id: str, inputs: Sequence[str], output: str | None) -> None:

@@ -79,11 +79,13 @@ def test_three_merges_are_compared_at_a_glance(
     assert names == [f"family slerp t={t}" for t in fractions]
     told = [round(family.runs[t][1], 3) for t in fractions]
     assert len(set(told)) == len(FRACTIONS)
-    expect(score).to_be_visible()
-    # Not scrolled to: the names would move beside figures that stay where they are.
-    assert [float(text) for text in beside(score)] == told
-    page.get_by_role("button", name="Parameters", exact=True).scroll_into_view_if_needed()
+    for section in range(2):  # of parameters, of metrics
+        page.get_by_label("Show diff only").nth(section).click()
+    expect(page.get_by_role("link", name="fetch/bytes", exact=True)).to_be_hidden()
     page.get_by_role("button", name="Artifacts", exact=True).scroll_into_view_if_needed()
+    # Itself not scrolled to: the names would move beside figures that stay where they are.
+    expect(score).to_be_visible()
+    assert [float(text) for text in beside(score)] == told
     keep_screenshot("mlflow-comparison")
     assert outside_requests == []
 

@@ -49,6 +49,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 BROKEN: dict[str, tuple[dict[str, object], list[str], str]] = {
     "unknown key": ({"evalute": {}}, [], "pipeline.yaml:8: evalute: unknown key. Did you mean `evaluate`?"),
     "bad name": ({"name": "my merge"}, [], "pipeline.yaml:1: name: string should match pattern"),
+    "no store of MLflow's": (
+        {"track": {"uri": "file:///runs"}},
+        [],
+        "pipeline.yaml:9: track.uri: string should match pattern",
+    ),
     "missing recipe": ({"recipe": "no.yaml"}, [], "no.yaml: no such recipe file; check the path."),
     "nowhere to publish": (
         {"publish": {"when": "always"}},

@@ -214,12 +214,14 @@ def test_every_task_run_reaches_a_final_state(published: State[PipelineResult]) 
 def test_plan_progress_scores_and_commit_are_artifacts(published: State[PipelineResult]) -> None:
     found = artifacts(published)
     result = published.result()
-    assert set(found) == {"merge-plan", "merge-progress", "evaluation", "hub-commit"}
+    assert set(found) == {"merge-plan", "merge-progress", "evaluation", "hub-commit", "mlflow-run"}
     assert "slerp of 2 models" in str(found["merge-plan"].data)
     assert found["merge-progress"].data == 100
     assert "| flow-slerp " in str(found["evaluation"].data)
     assert result.publication is not None
     assert result.publication.url in str(found["hub-commit"].data)
+    assert result.run is not None
+    assert result.run.run_id in str(found["mlflow-run"].data)
 
 
 def test_mlflow_holds_the_merge_and_every_model_beside_it(

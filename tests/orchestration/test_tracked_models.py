@@ -78,8 +78,8 @@ def test_scores_hang_on_model_and_questions(settings: TrackingSettings) -> None:
     assert scores == {"walker-1": [0.9], "mergeline-demo-compass": [0.4], "mergeline-demo-clock": [0.4]}
     children = client.search_runs([run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
     assert len(children) == 3
-    for child in children:
-        (asked,) = child.inputs.dataset_inputs
+    for each in [*children, client.get_run(run.run_id)]:
+        (asked,) = each.inputs.dataset_inputs
         assert (asked.dataset.name, asked.dataset.digest) == ("questions.jsonl", ("b2" * 32)[:36])
         assert [(tag.key, tag.value) for tag in asked.tags] == [("mlflow.data.context", "evaluation")]
 

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +330,27 @@ def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
 def test_another_kind_of_store_is_refused() -> None:
     with pytest.raises(TrackingInputError, match=r"'file:///runs': expected sqlite:///<file> or http\(s\)://<server>"):
         open_run(TrackingSettings("file:///runs", EXPERIMENT), plan_digest=PLAN, name="walker")
+
+
+@pytest.mark.parametrize("status", [200, 401, 404])
+def test_a_server_that_is_none_of_mlflows_is_wrong_and_not_away(status: int) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>Another service</html>")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            settings = TrackingSettings(f"http://127.0.0.1:{other.server_port}", EXPERIMENT)
+            with pytest.raises(TrackingInputError, match=rf"MLflow store http://127\.0\.0\.1:{other.server_port}: "):
+                open_run(settings, plan_digest=PLAN, name="walker")
+        finally:
+            other.shutdown()
 
 
 def test_a_deleted_experiment_is_named(settings: TrackingSettings) -> None:
