@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,3 +48,19 @@ def exclusive(path: Path, doing: str) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def in_turn(path: Path, patience_seconds: float, problem: Exception) -> Generator[None]:
+    """Hold a lock file while inside, waiting for whoever holds it; raise ``problem`` where that takes too long."""
+    with path.open("a") as file:
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise problem from None
+                time.sleep(0.05)
+        yield

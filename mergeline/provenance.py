@@ -68,8 +68,8 @@ class Descendant:
     name: str
     source: str
     """What it called the source."""
-    directory: Path | None = None
-    """On this machine; None: not here."""
+    directories: tuple[Path, ...] = ()
+    """Where it lies on this machine; nowhere, or under several names."""
     run: RecordedMerge | None = None
     """In MLflow; None: not recorded there."""
 
@@ -107,24 +107,24 @@ def descendants(source: str, hub: Hub, uri: str) -> list[Descendant]:
         TrackingError: MLflow does not answer.
     """
     key = source if _COMMIT.fullmatch(source) else source_key(open_checkpoint(source, hub).record)
-    local = {
-        manifest.plan_digest: (path.parent, labels[key])
-        for path in sorted((state_directory() / "merges").glob(f"*/{MANIFEST_NAME}"))
-        if (manifest := read_manifest(path.parent))
-        and key in (labels := {source_key(each): each.label for each in manifest.sources})
-    }
+    labels: dict[str, str] = {}
+    places: dict[str, list[Path]] = {}
+    for path in sorted((state_directory() / "merges").glob(f"*/{MANIFEST_NAME}")):
+        manifest = parse_manifest(path.read_bytes(), str(path))
+        for used in manifest.sources:
+            if source_key(used) == key:
+                labels[manifest.plan_digest] = used.label
+                places.setdefault(manifest.plan_digest, []).append(path.parent)
     runs = merges_of_source(uri, key)
-    recorded = {run.plan_digest for run in runs}
-    return [
-        *(
-            Descendant(run.plan_digest, run.name, run.sources[key], local.get(run.plan_digest, (None,))[0], run)
-            for run in runs
-        ),
-        *(
-            Descendant(plan_digest, directory.name, label, directory)
-            for plan_digest, (directory, label) in local.items()
-            if plan_digest not in recorded
-        ),
+    found = [
+        Descendant(run.plan_digest, run.name, run.sources[key], tuple(places.get(run.plan_digest, ())), run)
+        for run in runs
+    ]
+    unrecorded = places.keys() - {run.plan_digest for run in runs}
+    return found + [
+        Descendant(plan_digest, paths[0].name, labels[plan_digest], tuple(paths))
+        for plan_digest, paths in places.items()
+        if plan_digest in unrecorded
     ]
 
 

@@ -44,7 +44,7 @@ def describe_descendants(source: str, found: Sequence[Descendant]) -> str:
         run = merge.run
         where = [f"{run.repo_id}@{run.commit}"] if run is not None and run.repo_id else []
         where += [f"run {run.run_id} ({run.experiment})"] if run is not None else ["not in MLflow"]
-        where += [str(merge.directory)] if merge.directory is not None else []
+        where += [str(directory) for directory in merge.directories]
         lines.append(f"{merge.name}: {'; '.join(where)}; plan {merge.plan_digest[:12]}")
     return "\n".join(lines)
 
@@ -83,7 +83,7 @@ def descendant_value(merge: Descendant) -> dict[str, Any]:
         "plan_digest": merge.plan_digest,
         "name": merge.name,
         "source": merge.source,
-        "directory": str(merge.directory) if merge.directory else None,
+        "directories": [str(directory) for directory in merge.directories],
         "mlflow_run": vars(merge.run) if merge.run else None,
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.mlflow_server import MlflowServer
 from tests.postgres import PostgresCluster, programs, running_cluster
 
 _HF_HOME = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
@@ -34,3 +35,10 @@ def postgres() -> Iterator[PostgresCluster]:
         pytest.skip("needs PostgreSQL's server (Debian: apt-get install postgresql)")
     with running_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server on SQLite; a test that ends it starts it again."""
+    with MlflowServer(tmp_path_factory.mktemp("mlflow-server")) as server:
+        yield server

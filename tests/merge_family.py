@@ -16,16 +16,7 @@ from mergeline.preflight import fetch_questions, prepare_pipeline
 from mergeline.stages import StageClock
 from mergeline.tracking import TrackedRun, TrackingSettings, record_merge
 
-RECIPE = """\
-merge_method: slerp
-base_model: mergeline-demo/compass
-models:
-  - model: mergeline-demo/compass
-  - model: mergeline-demo/clock
-parameters:
-  t: {t}
-dtype: float32
-"""
+RECIPE = (Path(__file__).parents[1] / "configs" / "merges" / "demo-slerp.yaml").read_text()
 
 MORE = "evaluate: {dataset: mergeline-demo/spartqa-directions}"
 
@@ -41,13 +32,14 @@ def record_family(
     hub = Hub()
     prepared, merged = {}, {}
     for t in fractions:
+        text = RECIPE.replace("t: 0.5", f"t: {t}")
         pipeline = read_form(
-            recipe=RECIPE.format(t=t), name="family", tasks=["spartqa_train"], limit=questions, publish="never",
+            recipe=text, name="family", tasks=["spartqa_train"], limit=questions, publish="never",
             repo_id="", private=True, device="cpu", more=MORE,
         )  # fmt: skip
         prepared[t] = prepare_pipeline(pipeline, hub)
         recipe = folder / f"recipe-{t}.yaml"
-        recipe.write_text(RECIPE.format(t=t))
+        recipe.write_text(text)
         merged[t] = merge_recipe(recipe, folder / f"merge-{t}", hub=hub)
     first = prepared[fractions[0]]
     parents = [ModelToEvaluate(each.label, fetch(each, hub)) for each in first.planned.checkpoints]

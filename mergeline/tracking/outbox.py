@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mergeline.durable import sync_directory, write_whole
+from mergeline.durable import in_turn, sync_directory, write_whole
 from mergeline.errors import MergelineError, OutputError, TrackingError
 from mergeline.lineage import digest
 from mergeline.state import state_directory
@@ -78,7 +74,9 @@ def send_record(path: Path, settings: TrackingSettings | None = None) -> Tracked
         TrackingInputError: The store named cannot be used.
         TrackingError: MLflow does not answer or refused a record, or another process has just sent this one.
     """
-    with _alone(path):
+    # One record at a time, so that none is sent twice.
+    problem = TrackingError(f"{path.parent}: another process is still sending records; {path.name} waits.")
+    with in_turn(path.parent / ".lock", 2 * PATIENCE_SECONDS, problem):
         if not path.exists():
             raise TrackingError(f"{path.name}: another process has sent this record.")
         line, _, text = path.read_bytes().partition(b"\n")
@@ -128,19 +126,3 @@ def _with_password(settings: TrackingSettings) -> TrackingSettings:
     """Take the address with its password from the environment, where it is of the same server."""
     here = TrackingSettings(os.environ.get("MLFLOW_TRACKING_URI") or settings.uri, settings.experiment)
     return here if here.address.rstrip("/") == settings.address.rstrip("/") else settings
-
-
-@contextmanager
-def _alone(path: Path) -> Generator[None, None, None]:
-    """Hold the outbox: one record is sent at a time, so that none is sent twice."""
-    with (path.parent / ".lock").open("a") as file:
-        deadline = time.monotonic() + 2 * PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrackingError(f"{path.parent}: another process is still sending records.") from None
-                time.sleep(0.05)
-        yield

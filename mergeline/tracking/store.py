@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from mergeline.durable import in_turn
 from mergeline.errors import InputError, TrackingError, TrackingInputError
 from mergeline.tracking.privacy import one_line
 
@@ -154,19 +154,11 @@ def _alone_on(database: Path) -> Generator[None, None, None]:
     # MLflow migrates an empty database without any lock: of four processes that start at once, three crash.
     database.parent.mkdir(parents=True, exist_ok=True)
     path = database.with_name(f"{database.name}.lock")
-    with path.open("a") as file:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrackingError(
-                        f"MLflow database {database.name}: another process has held {path.name} for "
-                        f"{_LOCK_SECONDS} s; end it, then run again."
-                    ) from None
-                time.sleep(0.05)
+    problem = TrackingError(
+        f"MLflow database {database.name}: another process has held {path.name} for {_LOCK_SECONDS} s; end it, then "
+        "run again."
+    )
+    with in_turn(path, _LOCK_SECONDS, problem):
         yield
 
 

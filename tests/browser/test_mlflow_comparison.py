@@ -38,13 +38,9 @@ class Family:
 
 
 @pytest.fixture(scope="module")
-def family(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+def family(browser: object, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
     folder = tmp_path_factory.mktemp("family")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        LocalHub(folder / "hub") as hub,
-        MlflowServer(folder / "mlflow") as server,
-    ):
+    with pytest.MonkeyPatch.context() as patch, LocalHub(folder / "hub") as hub:
         patch.setenv("HF_ENDPOINT", hub.endpoint)
         patch.setenv("HF_TOKEN", TOKEN)
         patch.setenv("MERGELINE_HOME", str(folder / "state"))
@@ -52,8 +48,8 @@ def family(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub-cache"))
         patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         fill(hub.endpoint)
-        settings = TrackingSettings(server.url, "mergeline/directions")
-        yield Family(server.url, record_family(settings, folder, FRACTIONS, questions=50))
+        settings = TrackingSettings(mlflow_server.url, "mergeline/directions")
+        yield Family(mlflow_server.url, record_family(settings, folder, FRACTIONS, questions=50))
 
 
 def test_three_merges_are_compared_at_a_glance(

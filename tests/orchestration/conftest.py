@@ -11,7 +11,6 @@ import pytest
 from flows.embedded import prepare_environment
 from mergeline.tracking import TrackingSettings
 from mergeline.tracking.store import opened_store
-from tests.mlflow_server import MlflowServer
 from tests.tracking_records import EXPERIMENT
 
 _STATE = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
@@ -34,13 +33,6 @@ def prefect_server() -> Iterator[None]:
     # Its own limit of 30 s is about what a slow machine needs.
     with prefect_test_harness(server_startup_timeout=180):
         yield
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """An MLflow server on SQLite; a test that ends it starts it again."""
-    with MlflowServer(tmp_path_factory.mktemp("mlflow-server")) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
