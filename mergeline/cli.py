@@ -132,9 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.add_argument(
         "--used-by", action="store_true", help="instead: every merge that used MODEL (or a bare commit) as a source"
     )
-    lineage.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow store to look into (default: as the model says, else as `run`)"
-    )
+    lineage.add_argument("--tracking-uri", metavar="URI", help="MLflow store to look into (default: that of `run`)")
 
     track = _command(group, "track", commands.track, "list the records that MLflow does not have yet")
     track.add_argument("--replay", action="store_true", help="send them, each once")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mergeline.checkpoint import open_checkpoint
 from mergeline.errors import HubError, InputError, MergelineError
@@ -80,8 +81,9 @@ def trace(model: str, hub: Hub, tracking_uri: str | None, default_uri: str) -> P
     Args:
         model: Hub id (``@revision`` if wanted), directory of a merge, or the id of its MLflow run.
         hub: Where Hub ids are looked up.
-        tracking_uri: MLflow store to look into; None: the one that the manifest names, else ``default_uri``.
-        default_uri: MLflow store of those that name none.
+        tracking_uri: MLflow store to look into; None: the one that the manifest names if it is on this machine, else
+            ``default_uri``. A server elsewhere, which anybody may have written there, is not sent the user's password.
+        default_uri: The user's own MLflow store.
 
     Raises:
         InputError: It is not there, or is no merge of this tool.
@@ -183,7 +185,9 @@ def _with_recipe(found: Provenance, hub: Hub) -> Provenance:
 def _with_run(found: Provenance, tracking_uri: str | None, default_uri: str) -> Provenance:
     """Look the merge up in MLflow: by the plan it is of, in the store its manifest names."""
     links = found.manifest.links
-    uri = tracking_uri or links.get("mlflow_run_url", "").partition("/#/")[0] or default_uri
+    named = links.get("mlflow_run_url", "").partition("/#/")[0]
+    is_here = urlsplit(named).hostname in ("127.0.0.1", "localhost")
+    uri = tracking_uri or (named if is_here else default_uri)
     try:
         runs = merges_of_plan(uri, found.manifest.plan_digest)
     except MergelineError as error:
@@ -191,8 +195,8 @@ def _with_run(found: Provenance, tracking_uri: str | None, default_uri: str) -> 
             raise
         return replace(found, remarks=(*found.remarks, str(error)))
     if not runs:
-        where = TrackingSettings(uri, "").address
-        remark = f"MLflow store {where} has no run of this plan; name the one that does with --tracking-uri."
+        where, other = TrackingSettings(uri, "").address, named or "the one that does"
+        remark = f"MLflow store {where} has no run of this plan; to look into {other}, name it with --tracking-uri."
         return replace(found, remarks=(*found.remarks, remark))
     # A plan recorded in several experiments has several runs.
     run = max(runs, key=lambda run: (run.run_id == links.get("mlflow_run_id"), run.commit == found.commit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergeline.provenance import Descendant, Parent, Provenance
@@ -19,9 +19,9 @@ def describe_provenance(found: Provenance, hub_url: str) -> str:
     if found.directory:
         lines.append(f"Directory     {found.directory}")
     lines.append(f"Plan          {manifest.plan_digest} ({manifest.merge_method}, {manifest.created_at})")
-    lines.append(f"MLflow run    {_run(run)}")
-    if run is not None and run.url:
-        lines.append(f"              {run.url}")
+    lines.append(f"MLflow run    {_run(run, manifest.links)}")
+    if url := run.url if run is not None else manifest.links.get("mlflow_run_url"):
+        lines.append(f"              {url}")
     flow_run_id, flow_run_url = found.flow_run
     lines.append(f"Prefect run   {flow_run_id or 'none: it was merged without Prefect'}")
     if flow_run_url:
@@ -62,6 +62,7 @@ def provenance_value(found: Provenance) -> dict[str, Any]:
         "engine_version": found.manifest.engine_version,
         "mlflow_run": vars(found.run) if found.run else None,
         "prefect_flow_run": {"id": flow_run_id, "url": flow_run_url} if flow_run_id else None,
+        "links": found.manifest.links,
         "recipe": found.recipe_text,
         "parents": [
             {
@@ -88,9 +89,10 @@ def descendant_value(merge: Descendant) -> dict[str, Any]:
     }
 
 
-def _run(run: RecordedMerge | None) -> str:
+def _run(run: RecordedMerge | None, links: Mapping[str, str]) -> str:
     if run is None:
-        return "not found"
+        named = links.get("mlflow_run_id")
+        return f"{named} (the model says so; not looked up)" if named else "not found"
     verdict = f"; {run.verdict}" if run.verdict else ""
     return f"{run.run_id} ({run.name}, experiment {run.experiment}{verdict})"
 
