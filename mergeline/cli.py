@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mergeline import __version__, commands
+from mergeline import __version__, commands, record_commands
 from mergeline.errors import MergelineError
 
 
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     lineage = _command(
-        group, "lineage", commands.lineage, "follow a model back to its run, its recipe and its parents' commits"
+        group, "lineage", record_commands.lineage, "follow a model back to its run, its recipe and its parents' commits"
     )
     lineage.add_argument("model", metavar="MODEL", help="Hub id, directory of a merge, or id of its MLflow run")
     lineage.add_argument(
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lineage.add_argument("--tracking-uri", metavar="URI", help="MLflow store to look into (default: that of `run`)")
 
-    track = _command(group, "track", commands.track, "list the records that MLflow does not have yet")
+    track = _command(group, "track", record_commands.track, "list the records that MLflow does not have yet")
     track.add_argument("--replay", action="store_true", help="send them, each once")
 
     schema = _command(group, "schema", commands.schema, "print the JSON schema of a file format, for editors")

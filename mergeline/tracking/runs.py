@@ -94,18 +94,7 @@ def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun:
             timestamp_ms=timestamp_ms,
         )
         write_files(client, run_id, summary.files(record))
-        for report in record.reports:
-            log_questions(client, run_id, report.merge)
-        inputs: list[str] = []
-        output: str | None = None
-        for model in evaluated_models(record):
-            model_id = log_model(client, experiment_id, run_id, model, record)
-            if model.is_merge:
-                output = model_id
-            else:
-                inputs.append(model_id)
-            _record_scores(client, _tracked(settings, run), model, model_id, record)
-        link_models(client, run_id, inputs, output)
+        output = _record_models(client, _tracked(settings, run), record)
         if record.publication is not None:
             register(client, settings.experiment, run_id, output, record)
         finish(client, run_id, timestamp_ms)
@@ -181,6 +170,23 @@ def _create_run(
     if found.info.run_id != made.info.run_id:
         client.delete_run(made.info.run_id)
     return found
+
+
+def _record_models(client: MlflowClient, run: TrackedRun, record: MergeRecord) -> str | None:
+    """Record every evaluated model and its scores; return the merge's LoggedModel, None if it was not evaluated."""
+    for report in record.reports:
+        log_questions(client, run.run_id, report.merge)
+    inputs: list[str] = []
+    output: str | None = None
+    for model in evaluated_models(record):
+        model_id = log_model(client, run.experiment_id, run.run_id, model, record)
+        if model.is_merge:
+            output = model_id
+        else:
+            inputs.append(model_id)
+        _record_scores(client, run, model, model_id, record)
+    link_models(client, run.run_id, inputs, output)
+    return output
 
 
 def _record_scores(

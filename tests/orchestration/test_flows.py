@@ -442,15 +442,14 @@ def test_a_tracking_server_killed_in_mid_run_costs_nothing(
 ) -> None:
     client = MlflowClient(mlflow_server.url)
 
-    def kill_once_opened() -> None:
+    def kill_once_merging() -> None:
         deadline = time.monotonic() + 120
-        while (found := client.get_experiment_by_name("outlived")) is None or not client.search_runs(
-            [found.experiment_id]
-        ):
+        while not list(workplace.state.glob("merges/*outlived-*")):
             assert time.monotonic() < deadline
+            time.sleep(0.01)
         mlflow_server.stop(signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_once_opened)
+    killer = threading.Thread(target=kill_once_merging)
     killer.start()
     more = MORE.replace("experiment: flows", f"experiment: outlived, uri: {mlflow_server.url}")
     recipe = EXAMPLE_RECIPE.replace("t: 0.5", "t: 0.45")
@@ -470,7 +469,7 @@ def test_a_tracking_server_killed_in_mid_run_costs_nothing(
     assert (opened.info.status, opened.data.metrics) == ("RUNNING", {})
 
     (sent,) = asked(capsys, "track", "--replay")["sent"]
-    assert sent == {"name": "outlived t=0.45", "run_id": opened.info.run_id}
+    assert sent == {"name": "outlived slerp t=0.45", "run_id": opened.info.run_id}
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 1 + 3
     filled = client.get_run(opened.info.run_id)
