@@ -50,6 +50,8 @@ pytestmark = [
     pytest.mark.slow,
     # huggingface_hub 2.4 hands the bodies of LFS uploads to httpx2 in a way that httpx2 is about to drop.
     pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"),
+    # Prefect leaves a connection to its own server to the garbage collector where that server is slow to answer.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
 LIMIT = 200
