@@ -20,7 +20,7 @@ from mergeline.plan import MergePlan
 from mergeline.preflight import PreparedPipeline
 from mergeline.publish import Publication
 from mergeline.recipe import read_recipe
-from mergeline.stages import StageClock, peak_memory
+from mergeline.stages import StageClock, peak_memory_bytes
 from mergeline.state import state_directory
 from mergeline.tracking import MergeRecord, TrackedRun, TrackingSettings
 from mergeline.tracking.summary import run_name, short_labels
@@ -183,9 +183,10 @@ def _geometry_metrics(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> di
 
 def _measurements(merged: MergedModel, clock: StageClock) -> dict[str, float]:
     """Return seconds and memory of the run that did the work; of one that found the merge finished, no merge's."""
-    stages = {name: seconds for name, seconds in clock.seconds.items() if name != "merge" or merged.results}
-    if merged.results:
-        # An interrupted merge's shards say what they took, whichever run made them.
-        stages["merge_shards"] = sum(result.elapsed_seconds for result in merged.results)
-    memory = {f"{stage}/peak_memory_bytes": peak for stage, peak in peak_memory().items() if stage in stages}
-    return {f"{stage}/seconds": seconds for stage, seconds in stages.items()} | memory
+    measured = {f"{name}/seconds": seconds for name, seconds in clock.seconds.items()}
+    if not merged.results:
+        measured.pop("merge/seconds", None)
+        return measured
+    # An interrupted merge's shards say what they took, whichever run made them.
+    measured["merge_shards/seconds"] = sum(result.elapsed_seconds for result in merged.results)
+    return measured | {"merge/peak_memory_bytes": peak_memory_bytes()}

@@ -28,9 +28,6 @@ class StageClock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
 
-def peak_memory() -> dict[str, float]:
-    """Return the largest resident memory so far, in bytes: of this process, and of the largest it has started."""
-    return {
-        name: float(resource.getrusage(who).ru_maxrss * _MAXRSS_BYTES)
-        for name, who in (("merge", resource.RUSAGE_SELF), ("evaluate", resource.RUSAGE_CHILDREN))
-    }
+def peak_memory_bytes() -> float:
+    """Return the largest resident memory of this process so far; the evaluation runs in one of its own."""
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES)
