@@ -254,9 +254,8 @@ def test_mlflow_holds_the_merge_and_every_model_beside_it(
     stages = {"fetch", "merge", "merge_shards", "evaluate", "publish"}
     assert {f"{stage}/seconds" for stage in stages} <= set(held.metrics)
     assert held.metrics["merge/bytes"] == sum(shard.nbytes for shard in manifest.shards)
-    assert {"fetch/bytes", "publish/bytes", "merge/peak_memory_bytes", "evaluate/peak_memory_bytes"} <= set(
-        held.metrics
-    )
+    assert {"fetch/bytes", "publish/bytes"} <= set(held.metrics)
+    assert held.metrics["merge/peak_memory_bytes"] > 100e6
     assert -1 <= held.metrics["geometry/cosine_least"] <= held.metrics["geometry/cosine_mean"] <= 1
     assert 0 < held.metrics["geometry/moved.compass"] < 1
     assert held.metrics["spartqa_train/acc.relation.left"] == 1.0
