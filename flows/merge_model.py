@@ -16,7 +16,7 @@ from mergeline.pipeline import read_form
 from mergeline.preflight import PreparedPipeline
 from mergeline.state import state_directory
 from mergeline.workspace import finished_output, open_workspace
-from tasks.assembling import assemble, verify
+from tasks.assembling import assemble, show_geometry, verify
 from tasks.fetching import fetch_checkpoint
 from tasks.merging import MergeProgress, merge_shard
 from tasks.planning import plan
@@ -77,8 +77,7 @@ def merge(prepared: PreparedPipeline, sources: list[Path]) -> MergedModel:
     if manifest is None:
         devices = chosen_devices(prepared)
         shards = planned.plan.shards
-        with open_workspace(planned.plan, output) as workspace:
-            progress = MergeProgress(planned.plan)
+        with open_workspace(planned.plan, output) as workspace, MergeProgress(planned.plan) as progress:
             workers = max(1, CORES // len(shards))
             merged = [
                 merge_shard.submit(shard.filename, workspace.plan_file, sources, devices, workers, progress)
@@ -88,6 +87,7 @@ def merge(prepared: PreparedPipeline, sources: list[Path]) -> MergedModel:
             links = {"prefect_flow_run_id": str(runtime.flow_run.id)}
             manifest = assemble(planned, results, sources[planned.plan.donor], workspace, links)
     verify(output)
+    show_geometry(planned.plan, output)
     return MergedModel(output, planned.plan, manifest, results)
 
 

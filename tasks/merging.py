@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from mergeline import execute
+from mergeline.errors import MergeError
 from mergeline.execute import ShardResult
 from mergeline.plan import MergePlan
 from mergeline.text import size
@@ -21,18 +22,32 @@ from mergeline.workspace import read_plan
 
 
 class MergeProgress:
-    """One progress artifact for all shards of a merge, renewed at most once a second from any thread."""
+    """One progress artifact for all shards of a merge, renewed at most once a second from any thread.
+
+    Used as a context: left by an exception, such as the one that cancelling a flow run raises in its main thread, it
+    stops the threads that still merge at their next piece. What they have finished stays.
+    """
 
     def __init__(self, plan: MergePlan) -> None:
         """Create the artifact in the running flow."""
         self._total, self._done = plan.output_nbytes, 0
         self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
         self._told = time.monotonic()
         self._artifact: UUID = create_progress_artifact(  # pyright: ignore[reportAssignmentType]
             0.0, key="merge-progress", description=f"Writing {size(self._total)} in {len(plan.shards)} shards"
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._is_stopped.set()
+
     def __call__(self, nbytes: int) -> None:
+        if self._is_stopped.is_set():
+            raise MergeError("The merge was stopped; started again, it continues from here.")
         with self._lock:
             self._done += nbytes
             is_due = self._done >= self._total or time.monotonic() - self._told > 1.0
