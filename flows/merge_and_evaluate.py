@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.approval import ask_for_approval
 from flows.evaluate_model import score
 from flows.merge_model import CORES, EXAMPLE_RECIPE, DeviceChoice, YamlBox, chosen_devices, fetch_sources, merge
 from mergeline.card import render_card
@@ -40,6 +41,11 @@ from tasks.fetching import fetch_checkpoint, fetch_questions
 from tasks.planning import plan
 from tasks.publishing import publish as publish_merge
 from tasks.tracking import fail_run, open_run, record_merge
+
+EXAMPLE_SETTINGS = """\
+evaluate:
+  dataset: mergeline-demo/spartqa-directions
+"""
 
 # As with the device: offered by the form, judged by the pipeline language.
 PublishChoice = Annotated[str, Field(json_schema_extra={"enum": list(get_args(PublishWhen))})]
@@ -71,20 +77,20 @@ def merge_and_evaluate(
     repo_id: str = "",
     private: bool = True,
     device: DeviceChoice = "auto",
-    more: YamlBox = "",
+    more: YamlBox = EXAMPLE_SETTINGS,
 ) -> PipelineResult:
     """Merge checkpoints, evaluate the result beside its parents, publish it and record everything.
 
     Args:
         recipe: What to merge, in mergekit's YAML.
-        name: Names the run and the directory.
+        name: Names the run and the directory, without spaces.
         tasks: lm-eval tasks; none: no evaluation.
-        limit: Only the first this many questions.
-        publish: When the merge goes on the Hub.
-        repo_id: Where; without an owner, in the namespace of the token.
+        limit: Only the first this many questions; none: all.
+        publish: When the merge goes on the Hub; after_approval waits on this run's page for somebody to say yes.
+        repo_id: Where, as owner/name; without an owner, in the namespace of the token.
         private: Whether a new repository is private.
-        device: Where the arithmetic runs.
-        more: Further settings of the pipeline language, in YAML.
+        device: Where the arithmetic runs; auto takes the worker's GPU, or its CPU.
+        more: Further settings of the pipeline language, in YAML: the questions, samples, MLflow's experiment.
     """
     pipeline = read_form(
         recipe=recipe, name=name, tasks=tasks, limit=limit, publish=publish, repo_id=repo_id, private=private,
@@ -110,15 +116,23 @@ def _run(prepared: PreparedPipeline, tracking: TrackingSettings, run: TrackedRun
     merged = merge(prepared, sources)
     reports = evaluate_beside_parents(prepared, merged, sources)
     samples = sample_beside_parents(prepared, merged, sources)
-    decision = decide(settings.publish.when, reports)
+
+    def track(publication: Publication | None) -> None:
+        records = tracked_records(prepared, merged, reports, samples, publication)
+        record_merge(run, tracking, records | {"pages": report_pages(prepared, merged, reports, samples)})
+
+    decision, is_private = decide(settings.publish.when, reports), settings.publish.private
+    if decision.is_pending and runtime.deployment.id is not None:
+        # Whoever decides may want to look at the run in MLflow first.
+        track(None)
+        decision, is_private = ask_for_approval(prepared, reports)
     get_run_logger().info("%s: %s", "Publishing" if decision.is_published else "Not publishing", decision.reason)
     publication = None
     digest = merged.manifest.plan_digest
     if decision.is_published and prepared.repo_id is not None:
         files = published_files(prepared, merged, reports, samples, run)
-        publication = publish_merge(merged.directory, prepared.repo_id, digest, settings.publish.private, files)
-    records = tracked_records(prepared, merged, reports, samples, publication)
-    record_merge(run, tracking, records | {"pages": report_pages(prepared, merged, reports, samples)})
+        publication = publish_merge(merged.directory, prepared.repo_id, digest, is_private, files)
+    track(publication)
     return PipelineResult(settings.name, digest, merged.directory, reports, samples, decision, publication, run)
 
 
@@ -269,6 +283,8 @@ def describe_result(result: PipelineResult) -> str:
     published = result.publication
     if published is None:
         lines = [f"Not published: {result.decision.reason}."]
+        if result.decision.is_pending:
+            lines.append("To publish it, the same again with --set publish.when=always: everything else is kept.")
     else:
         state = "Was published already" if published.was_already_published else "Published"
         lines = [f"{state}: {published.url}"]

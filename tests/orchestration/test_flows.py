@@ -202,9 +202,10 @@ def test_every_task_run_reaches_a_final_state(published: State[PipelineResult]) 
 def test_plan_progress_scores_and_commit_are_artifacts(published: State[PipelineResult]) -> None:
     found = artifacts(published)
     result = published.result()
-    assert set(found) == {"merge-plan", "merge-progress", "evaluation", "hub-commit"}
+    assert set(found) == {"merge-plan", "merge-progress", "geometry", "evaluation", "hub-commit"}
     assert "slerp of 2 models" in str(found["merge-plan"].data)
     assert found["merge-progress"].data == 100
+    assert "Between the models the cosine is" in str(found["geometry"].data)
     assert "| flow-slerp " in str(found["evaluation"].data)
     assert result.publication is not None
     assert result.publication.url in str(found["hub-commit"].data)
@@ -259,6 +260,17 @@ def test_never_publishes_nothing(workplace: Workplace, published: State[Pipeline
     assert not [tag for run in workplace.runs("kept") for tag in run.data.tags if tag.startswith("hf.")]
     assert "Not published: publish.when is never." in describe_result(result)
     assert json.loads(result_json(result))["publication"] is None
+
+
+def test_without_a_deployment_approval_is_asked_of_nobody(
+    workplace: Workplace, published: State[PipelineResult]
+) -> None:
+    before = workplace.models()
+    more = MORE.replace("flows", "unasked")
+    result = run_pipeline(name="unasked", publish="after_approval", repo_id="unasked", more=more).result()
+    assert (result.decision.is_published, result.decision.is_pending, result.publication) == (False, True, None)
+    assert workplace.models() == before
+    assert "--set publish.when=always" in describe_result(result)
 
 
 def test_a_merge_that_is_one_of_its_parents_is_not_published(
