@@ -17,8 +17,8 @@ setup: .venv/ready  ## make .venv with the locked versions
 demo: setup  ## the main job on the demonstration models
 	$(BIN)/python -m deployments.local.demo
 
-up: setup  ## the demonstration's Hub, Prefect and MLflow, in the browser
-	$(BIN)/python -m deployments.local.up
+up: setup  ## Prefect, MLflow, workers and the demonstration's Hub, in the browser
+	$(BIN)/mergeline up --with-hub
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest

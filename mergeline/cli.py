@@ -125,6 +125,18 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, e.g. evaluate.limit=100"
     )
 
+    up = _command(group, "up", commands.up, "run Prefect, MLflow, workers and deployments here until interrupted")
+    up.add_argument("--with-hub", action="store_true", help="also a local Hub with the demonstration models")
+    up.add_argument(
+        "--with-webhook",
+        action="store_true",
+        help="also let the Hub tell of new commits; needs $MERGELINE_WEBHOOK_SECRET",
+    )
+    for server, port in (("prefect", 4200), ("mlflow", 5000), ("hub", 7860), ("webhook", 7861)):
+        up.add_argument(
+            f"--port-{server}", type=int, default=port, metavar="N", help="or the next free (default: %(default)s)"
+        )
+
     schema = _command(group, "schema", commands.schema, "print the JSON schema of a file format, for editors")
     schema.add_argument("format", choices=("recipe", "pipeline"))
     return parser

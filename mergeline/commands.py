@@ -222,15 +222,30 @@ def run(options: argparse.Namespace) -> None:
     try:
         from flows.embedded import prepare_environment, run_flow
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"mergeline run: {error.name} is missing; pipelines run from a checkout of Mergeline (`make setup`), "
-            "the wheel alone plans and merges."
-        ) from None
+        raise _needs_checkout("run", error) from None
     prepare_environment(state_directory())
     from flows.merge_and_evaluate import describe_result, merge_and_evaluate, result_json
 
     result = run_flow(cast("Any", merge_and_evaluate), pipeline.as_form())
     print(result_json(result) if options.json else describe_result(result))
+
+
+def up(options: argparse.Namespace) -> None:
+    """Run servers, workers and deployments on this machine."""
+    try:
+        from deployments.up import Ports, up
+    except ModuleNotFoundError as error:
+        raise _needs_checkout("up", error) from None
+    hub = options.port_hub if options.with_hub else None
+    webhook = options.port_webhook if options.with_webhook else None
+    up(Ports(options.port_prefect, options.port_mlflow, hub, webhook), as_json=options.json)
+
+
+def _needs_checkout(command: str, error: ModuleNotFoundError) -> InputError:
+    return InputError(
+        f"mergeline {command}: {error.name} is missing; pipelines run from a checkout of Mergeline (`make setup`), "
+        "the wheel alone plans and merges."
+    )
 
 
 def schema(options: argparse.Namespace) -> None:
