@@ -2,8 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 import pytest
+
+from tests.postgres import PostgresCluster, programs, running_cluster
 
 _HF_HOME = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
 
@@ -22,3 +25,12 @@ os.environ |= {
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     _HF_HOME.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A PostgreSQL server without databases; each test makes its own."""
+    if programs() is None:
+        pytest.skip("needs PostgreSQL's server (Debian: apt-get install postgresql)")
+    with running_cluster() as cluster:
+        yield cluster
