@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two halves, one with everything that starts servers: see tests/conftest.py.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
 
 help:  ## what can be done
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -17,17 +19,17 @@ setup: .venv/ready  ## make .venv with the locked versions
 demo: setup  ## the main job on the demonstration models
 	$(BIN)/python -m deployments.local.demo
 
-up: setup  ## the demonstration's Hub, Prefect and MLflow, in the browser
-	$(BIN)/python -m deployments.local.up
+up: setup  ## Prefect, MLflow, workers and the demonstration's Hub, in the browser
+	$(BIN)/mergeline up --with-hub
 
 test: setup  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: setup  ## lint, types and tests, as before a commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 lock: setup  ## write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==2.13.0+.*/torch==2.13.0/' > requirements.lock

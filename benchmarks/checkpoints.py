@@ -23,6 +23,19 @@ PERIOD_ELEMENTS = 4 * 2**20 + 3
 """Random weights repeat after so many; odd, so that tensors do not start alike."""
 
 
+HALFWAY_RECIPE = """\
+merge_method: slerp
+base_model: {first}
+models:
+  - model: {first}
+  - model: {second}
+parameters:
+  t: 0.5
+dtype: bfloat16
+"""
+"""Of the checkpoints in the directories ``first`` and ``second``."""
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """A Llama-like model, whose checkpoint depends on nothing else."""
@@ -84,8 +97,11 @@ SHAPES = {
     "1.1B": ModelShape(22, 2048, 5632, 32, 4, model_type="llama"),
     "3B": ModelShape(26, 3200, 8640, 32, 32, model_type="llama"),
     "7B": ModelShape(32, 4096, 14336, 32, 8),
+    "70B": ModelShape(80, 8192, 28672, 64, 8, vocabulary=128256, model_type="llama"),
+    "405B": ModelShape(126, 16384, 53248, 128, 8, vocabulary=128256, model_type="llama"),
 }
-"""``1.1B`` is TinyLlama-1.1B, ``3B`` OpenLLaMA-3B, ``7B`` Mistral-7B; ``tiny`` shows what starting up costs."""
+"""``1.1B`` is TinyLlama-1.1B, ``3B`` OpenLLaMA-3B, ``7B`` Mistral-7B, ``70B`` and ``405B`` Llama 3.1; ``tiny`` shows
+what starting up costs."""
 
 
 class RandomWeights:

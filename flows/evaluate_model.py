@@ -11,10 +11,13 @@ from prefect.artifacts import create_markdown_artifact
 from mergeline.checkpoint import open_checkpoint
 from mergeline.evaluation import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
+from mergeline.evaluation.lm_eval_task import find_lm_eval_task
 from mergeline.evaluation.records import MARGIN, EvaluationReport, EvaluationSettings
 from mergeline.evaluation.tables import report_text
+from mergeline.evaluation.task_questions import check_breakdown, task_questions
 from mergeline.execute import choose_devices
 from mergeline.hub import Hub
+from mergeline.pipeline import Evaluate
 from mergeline.preflight import find_questions
 from tasks.evaluating import evaluate
 from tasks.fetching import fetch_checkpoint, fetch_questions
@@ -57,7 +60,7 @@ def evaluate_model(
         task=task, dataset=dataset or None, limit=limit, batch_size=batch_size, dtype=dtype,
         device=choose_devices(device)[0][0], engine=engine,
     )  # fmt: skip
-    questions = fetch_questions(find_questions(dataset or None, hub))
+    questions = fetch_questions(find_questions(Evaluate(tasks=(task,), dataset=dataset or None), hub))
     return score(models, 0, settings, questions, time_limit_minutes, margin)
 
 
@@ -81,6 +84,10 @@ def score(
         margin: Accuracy that may be lost and still count as not worse.
         columns: Of the questions, to break accuracy down by; None: those with few values.
     """
+    # A Hub's questions are here only now; a column that they lack must not cost hours first.
+    check_breakdown(
+        task_questions(find_lm_eval_task(settings.task), questions, settings.dataset), columns, settings.limit
+    )
     *references, merge = evaluate(models, settings, questions, time_limit_minutes)
     base = references[0] if base_count else None
     report = comparison.report(merge, references[base_count:], base, margin=margin, columns=columns)

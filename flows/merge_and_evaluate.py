@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -13,33 +12,40 @@ from prefect import flow, get_run_logger, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.approval import ask_for_approval
+from flows.engines import require_engine
 from flows.evaluate_model import score
 from flows.merge_model import CORES, EXAMPLE_RECIPE, DeviceChoice, YamlBox, chosen_devices, fetch_sources, merge
-from mergeline.card import render_card
-from mergeline.durable import write_whole
-from mergeline.errors import TrackingError
-from mergeline.evaluation import GeometryCell, render_report
+from mergeline.errors import MergelineError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.public_report import public_json
 from mergeline.evaluation.records import EvaluationReport, EvaluationSettings, Sample
 from mergeline.evaluation.tables import report_text
 from mergeline.gate import Decision, decide
-from mergeline.geometry import read_geometry
 from mergeline.lineage import canonical_json
 from mergeline.merging import MergedModel
-from mergeline.parameters import flat_parameters
 from mergeline.pipeline import PublishWhen, read_form
+from mergeline.pipeline_records import (
+    manifest_links,
+    merge_record,
+    published_files,
+    report_files,
+    tracked_name,
+    tracking_settings,
+)
 from mergeline.preflight import PreparedPipeline
 from mergeline.publish import Publication
-from mergeline.recipe import read_recipe
-from mergeline.state import state_directory
-from mergeline.tracking import TrackedRun, TrackingSettings
-from mergeline.workspace import plan_json
+from mergeline.stages import StageClock
+from mergeline.tracking import TrackedRun
 from tasks.evaluating import sample
 from tasks.fetching import fetch_checkpoint, fetch_questions
 from tasks.planning import plan
 from tasks.publishing import publish as publish_merge
-from tasks.tracking import fail_run, open_run, record_merge
+from tasks.tracking import fail_run, open_run, record_merge, show_report_pages
+
+EXAMPLE_SETTINGS = """\
+evaluate:
+  dataset: mergeline-demo/spartqa-directions
+"""
 
 # As with the device: offered by the form, judged by the pipeline language.
 PublishChoice = Annotated[str, Field(json_schema_extra={"enum": list(get_args(PublishWhen))})]
@@ -58,7 +64,8 @@ class PipelineResult:
     samples: tuple[Sample, ...]
     decision: Decision
     publication: Publication | None
-    run: TrackedRun
+    run: TrackedRun | None
+    """None: MLflow did not answer; `mergeline track --replay` sends the record later."""
 
 
 @flow(name="merge-and-evaluate", flow_run_name="{name}", task_runner=ThreadPoolTaskRunner(max_workers=CORES))
@@ -71,54 +78,69 @@ def merge_and_evaluate(
     repo_id: str = "",
     private: bool = True,
     device: DeviceChoice = "auto",
-    more: YamlBox = "",
+    more: YamlBox = EXAMPLE_SETTINGS,
 ) -> PipelineResult:
     """Merge checkpoints, evaluate the result beside its parents, publish it and record everything.
 
     Args:
         recipe: What to merge, in mergekit's YAML.
-        name: Names the run and the directory.
+        name: Names the run and the directory, without spaces.
         tasks: lm-eval tasks; none: no evaluation.
-        limit: Only the first this many questions.
-        publish: When the merge goes on the Hub.
-        repo_id: Where; without an owner, in the namespace of the token.
+        limit: Only the first this many questions; none: all.
+        publish: When the merge goes on the Hub; after_approval waits on this run's page for somebody to say yes.
+        repo_id: Where, as owner/name; without an owner, in the namespace of the token.
         private: Whether a new repository is private.
-        device: Where the arithmetic runs.
-        more: Further settings of the pipeline language, in YAML.
+        device: Where the arithmetic runs; auto takes the worker's GPU, or its CPU.
+        more: Further settings of the pipeline language, in YAML: the questions, samples, MLflow's experiment.
     """
     pipeline = read_form(
         recipe=recipe, name=name, tasks=tasks, limit=limit, publish=publish, repo_id=repo_id, private=private,
         device=device, more=more,
     )  # fmt: skip
+    require_engine(pipeline.settings.execute)
     prepared = plan(pipeline)
-    tracking = TrackingSettings(pipeline.settings.track.resolved_uri, pipeline.settings.track.experiment)
     # Opened before the work, so that a merge that fails leaves its trace and a wrong address shows at once.
-    run = open_run(tracking, prepared.planned.plan.digest, name, _prefect_tags())
+    run = open_run(tracking_settings(prepared), prepared.planned.plan.digest, tracked_name(prepared), _prefect_tags())
     try:
-        return _run(prepared, tracking, run)
+        return _run(prepared, run)
     except Exception as error:
         # What went wrong first is what the user must read.
-        with suppress(TrackingError):
-            fail_run(run, tracking, str(error))
+        with suppress(MergelineError):
+            fail_run(run, tracking_settings(prepared), str(error))
         raise
 
 
-def _run(prepared: PreparedPipeline, tracking: TrackingSettings, run: TrackedRun) -> PipelineResult:
+def _run(prepared: PreparedPipeline, run: TrackedRun | None) -> PipelineResult:
     """Run the pipeline's stages in order; every one finds and keeps what an earlier run finished."""
-    settings = prepared.pipeline.settings
-    sources = fetch_sources(prepared)
-    merged = merge(prepared, sources)
-    reports = evaluate_beside_parents(prepared, merged, sources)
-    samples = sample_beside_parents(prepared, merged, sources)
-    decision = decide(settings.publish.when, reports)
+    settings, clock, tracking = prepared.pipeline.settings, StageClock(), tracking_settings(prepared)
+    with clock.stage("fetch"):
+        sources = fetch_sources(prepared)
+    with clock.stage("merge"):
+        merged = merge(prepared, sources, manifest_links(_prefect_tags(), run, tracking))
+    with clock.stage("evaluate"):
+        reports = evaluate_beside_parents(prepared, merged, sources)
+    with clock.stage("sample"):
+        samples = sample_beside_parents(prepared, merged, sources)
+
+    def track(publication: Publication | None) -> TrackedRun | None:
+        prefect = _prefect_tags()
+        record = merge_record(prepared, merged, reports, samples, publication, clock=clock, prefect=prefect)
+        return record_merge(tracking, record)
+
+    decision, is_private = decide(settings.publish.when, reports), settings.publish.private
+    if decision.is_pending and runtime.deployment.id is not None:
+        # Whoever decides may want to look at the run in MLflow first.
+        track(None)
+        decision, is_private = ask_for_approval(prepared, reports)
     get_run_logger().info("%s: %s", "Publishing" if decision.is_published else "Not publishing", decision.reason)
     publication = None
     digest = merged.manifest.plan_digest
     if decision.is_published and prepared.repo_id is not None:
-        files = published_files(prepared, merged, reports, samples, run)
-        publication = publish_merge(merged.directory, prepared.repo_id, digest, settings.publish.private, files)
-    records = tracked_records(prepared, merged, reports, samples, publication)
-    record_merge(run, tracking, records | {"pages": report_pages(prepared, merged, reports, samples)})
+        files = published_files(prepared, merged, reports, samples)
+        with clock.stage("publish"):
+            publication = publish_merge(merged.directory, prepared.repo_id, digest, is_private, files)
+    run = track(publication)
+    show_report_pages(run, report_files(merged.directory))
     return PipelineResult(settings.name, digest, merged.directory, reports, samples, decision, publication, run)
 
 
@@ -174,86 +196,6 @@ def compared_models(prepared: PreparedPipeline, merged: MergedModel, sources: Se
     return [*models, ModelToEvaluate(prepared.pipeline.settings.name, merged.directory)]
 
 
-def published_files(
-    prepared: PreparedPipeline,
-    merged: MergedModel,
-    reports: Sequence[EvaluationReport],
-    samples: Sequence[Sample],
-    run: TrackedRun,
-) -> dict[str, bytes]:
-    """Return what is published beside the model: its card, and every answer behind the scores."""
-    assert prepared.repo_id is not None
-    links = {"mlflow_run_id": run.run_id} | merged.manifest.links
-    card = render_card(
-        merged.manifest,
-        prepared.planned.recipe_text,
-        name=prepared.repo_id,
-        evaluations=reports,
-        samples=samples,
-        links=links,
-    )
-    files = {"README.md": card.encode()}
-    for report in reports:
-        files[f"eval/{report.merge.settings.task}.json"] = public_json(report).encode()
-    return files
-
-
-def report_pages(
-    prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
-) -> dict[str, str]:
-    """Return one self-contained HTML page per lm-eval task, and keep it beside the merge's other records."""
-    geometry = read_geometry(merged.directory)
-    cells = [GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None]
-    pages = {
-        f"evaluation/{report.merge.settings.task}/report.html": render_report(
-            report,
-            samples=samples,
-            recipe_text=prepared.planned.recipe_text,
-            manifest=merged.manifest,
-            geometry=cells,
-        )
-        for report in reports
-    }
-    for name, page in pages.items():
-        path = state_directory() / "reports" / merged.directory.name / Path(name).parent.name / "report.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page)
-    return pages
-
-
-def tracked_records(
-    prepared: PreparedPipeline,
-    merged: MergedModel,
-    reports: Sequence[EvaluationReport],
-    samples: Sequence[Sample],
-    publication: Publication | None,
-) -> dict[str, Any]:
-    """Return the arguments of :func:`mergeline.tracking.record_merge`."""
-    manifest = merged.manifest
-    tags = _prefect_tags()
-    if publication is not None:
-        tags |= {"hf.repo": publication.repo_id, "hf.commit": publication.commit, "hf.url": publication.url}
-    verdicts = {comparison.verdict for report in reports for comparison in report.comparisons}
-    if verdicts:
-        tags["verdict"] = ", ".join(sorted(verdicts))
-    metrics: dict[str, float] = {"merge/bytes": float(sum(shard.nbytes for shard in manifest.shards))}
-    if merged.results:
-        metrics["merge/seconds"] = sum(result.elapsed_seconds for result in merged.results)
-    return {
-        "manifest": manifest,
-        "recipe_text": prepared.planned.recipe_text,
-        "pipeline_text": prepared.pipeline.as_yaml(),
-        "plan_json": plan_json(prepared.planned.plan),
-        "parameters": flat_parameters(read_recipe(prepared.planned.recipe_text)),
-        "metrics": metrics,
-        "reports": tuple(reports),
-        "samples": tuple(samples),
-        "tags": tags,
-        # The merge's own time, so that a rerun adds no second history point.
-        "timestamp_ms": int(datetime.fromisoformat(manifest.created_at).timestamp() * 1000),
-    }
-
-
 def _prefect_tags() -> dict[str, str]:
     tags: Mapping[str, Any] = {
         "prefect.flow_run_id": runtime.flow_run.id,
@@ -269,20 +211,22 @@ def describe_result(result: PipelineResult) -> str:
     published = result.publication
     if published is None:
         lines = [f"Not published: {result.decision.reason}."]
+        if result.decision.is_pending:
+            lines.append("To publish it, the same again with --set publish.when=always: everything else is kept.")
     else:
         state = "Was published already" if published.was_already_published else "Published"
         lines = [f"{state}: {published.url}"]
     lines += [
         f"Model: {result.directory}",
-        *(f"Report: {path}" for path in _report_files(result)),
-        f"MLflow run: {result.run.url or result.run.run_id}",
+        *(f"Report: {path}" for path in report_files(result.directory)),
+        f"MLflow run: {_run_place(result.run)}",
         f"Plan: {result.plan_digest}",
     ]
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
-def _report_files(result: PipelineResult) -> list[Path]:
-    return sorted((state_directory() / "reports" / result.directory.name).glob("*/report.html"))
+def _run_place(run: TrackedRun | None) -> str:
+    return "not recorded yet; `mergeline track --replay` does it" if run is None else run.url or run.run_id
 
 
 def result_json(result: PipelineResult) -> str:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from prefect import flow, get_run_logger, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.engines import CORES, MergeJob, merge_shards, require_engine
 from mergeline.execute import ShardResult, choose_devices
 from mergeline.merging import MergedModel
 from mergeline.pipeline import read_form
 from mergeline.preflight import PreparedPipeline
 from mergeline.state import state_directory
 from mergeline.workspace import finished_output, open_workspace
-from tasks.assembling import assemble, verify
+from tasks.assembling import assemble, show_geometry, verify
 from tasks.fetching import fetch_checkpoint
-from tasks.merging import MergeProgress, merge_shard
 from tasks.planning import plan
-
-CORES = min(len(os.sched_getaffinity(0)), 8)
 
 YamlBox = Annotated[str, Field(json_schema_extra={"format": "json-string"})]
 """Shown by Prefect's form as a code editor; the text is not asked to be JSON."""
@@ -58,6 +57,7 @@ def merge_model(
         recipe=recipe, name=name, tasks=[], limit=None, publish="never", repo_id="", private=True, device=device,
         more=more,
     )  # fmt: skip
+    require_engine(pipeline.settings.execute)
     prepared = plan(pipeline)
     return merge(prepared, fetch_sources(prepared))
 
@@ -68,26 +68,29 @@ def fetch_sources(prepared: PreparedPipeline) -> list[Path]:
     return [future.result() for future in fetched]
 
 
-def merge(prepared: PreparedPipeline, sources: list[Path]) -> MergedModel:
-    """Merge shard by shard, assemble and verify; what an earlier run finished is found and kept."""
+def merge(
+    prepared: PreparedPipeline, sources: list[Path], links: Mapping[str, str] = MappingProxyType({})
+) -> MergedModel:
+    """Merge shard by shard on the pipeline's engine, assemble and verify; what an earlier run finished is kept.
+
+    Args:
+        prepared: The pipeline.
+        sources: From :func:`fetch_sources`.
+        links: Other records of this merge, for the manifest of one that is made now.
+    """
     planned = prepared.planned
     output = output_directory(prepared)
     manifest = finished_output(planned.plan, output)
     results: tuple[ShardResult, ...] = ()
     if manifest is None:
-        devices = chosen_devices(prepared)
-        shards = planned.plan.shards
+        execute = prepared.pipeline.settings.execute
         with open_workspace(planned.plan, output) as workspace:
-            progress = MergeProgress(planned.plan)
-            workers = max(1, CORES // len(shards))
-            merged = [
-                merge_shard.submit(shard.filename, workspace.plan_file, sources, devices, workers, progress)
-                for shard in shards
-            ]
-            results = tuple(future.result() for future in merged)
-            links = {"prefect_flow_run_id": str(runtime.flow_run.id)}
-            manifest = assemble(planned, results, sources[planned.plan.donor], workspace, links)
+            job = MergeJob.of_plan(planned.plan, workspace.plan_file, sources, execute.device)
+            results = merge_shards(execute, job)
+            made_by = {"prefect_flow_run_id": str(runtime.flow_run.id)}
+            manifest = assemble(planned, results, sources[planned.plan.donor], workspace, made_by | dict(links))
     verify(output)
+    show_geometry(planned.plan, output)
     return MergedModel(output, planned.plan, manifest, results)
 
 

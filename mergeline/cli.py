@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mergeline import __version__, commands
+from mergeline import __version__, commands, evaluation_commands, record_commands
 from mergeline.errors import MergelineError
 
 
@@ -91,25 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("repo_id", metavar="REPO_ID", help="owner/name; without an owner, the token's own")
     publish.add_argument("--public", action="store_true", help="create the repository public (default: private)")
 
-    evaluate = _command(
-        group, "evaluate", commands.evaluate, "score models with lm-eval and compare them question by question"
+    _evaluate_arguments(
+        _command(
+            group,
+            "evaluate",
+            evaluation_commands.evaluate,
+            "score models with lm-eval and compare them question by question",
+        )
     )
-    evaluate.add_argument(
-        "models", nargs="+", metavar="MODEL", help="directory or Hub id; the last is compared with the others"
-    )
-    evaluate.add_argument("--tasks", default="spartqa_train", help="lm-eval task (default: %(default)s)")
-    evaluate.add_argument("--dataset", help="JSON Lines file or Hub dataset id with the questions")
-    evaluate.add_argument("--limit", type=int, help="only the first this many questions")
-    evaluate.add_argument(
-        "--batch-size", type=int, default=32, help="questions per forward pass (default: %(default)s)"
-    )
-    evaluate.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
-    _device(evaluate)
 
-    sample = _command(group, "sample", commands.sample, "let models continue prompts")
+    sample = _command(group, "sample", evaluation_commands.sample, "let models continue prompts")
     sample.add_argument("models", nargs="+", metavar="MODEL", help="directory or Hub id")
     sample.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated; two of our own by default")
     sample.add_argument("--max-new-tokens", type=int, default=100, help="length of the answer (default: %(default)s)")
+    sample.add_argument("--seed", type=int, default=0, help="recorded; decoding is greedy (default: %(default)s)")
+    _dtype(sample)
     _device(sample)
 
     reproduce = _command(
@@ -125,16 +121,83 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, e.g. evaluate.limit=100"
     )
 
+    lineage = _command(
+        group, "lineage", record_commands.lineage, "follow a model back to its run, its recipe and its parents' commits"
+    )
+    lineage.add_argument("model", metavar="MODEL", help="Hub id, directory of a merge, or id of its MLflow run")
+    lineage.add_argument(
+        "--used-by", action="store_true", help="instead: every merge that used MODEL (or a bare commit) as a source"
+    )
+    lineage.add_argument("--tracking-uri", metavar="URI", help="MLflow store to look into (default: that of `run`)")
+
+    track = _command(group, "track", record_commands.track, "list the records that MLflow does not have yet")
+    track.add_argument("--replay", action="store_true", help="send them, each once")
+    up = _command(group, "up", commands.up, "run Prefect, MLflow, workers and deployments here until interrupted")
+    up.add_argument("--with-hub", action="store_true", help="also a local Hub with the demonstration models")
+    up.add_argument(
+        "--with-webhook",
+        action="store_true",
+        help="also let the Hub tell of new commits; needs $MERGELINE_WEBHOOK_SECRET",
+    )
+    for server, port in (("prefect", 4200), ("mlflow", 5000), ("hub", 7860), ("webhook", 7861)):
+        up.add_argument(
+            f"--port-{server}", type=int, default=port, metavar="N", help="or the next free (default: %(default)s)"
+        )
+
     schema = _command(group, "schema", commands.schema, "print the JSON schema of a file format, for editors")
     schema.add_argument("format", choices=("recipe", "pipeline"))
     return parser
 
 
 def _command(group: Any, name: str, function: Any, sentence: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = group.add_parser(name, help=sentence, description=f"{sentence.capitalize()}.")
+    parser: argparse.ArgumentParser = group.add_parser(
+        name, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(command=function)
     return parser
+
+
+def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    """Offer what the section ``evaluate`` of a pipeline offers; what is left out has the pipeline's default."""
+    evaluate.add_argument(
+        "models", nargs="+", metavar="MODEL", help="directory or Hub id; the last is compared with the others"
+    )
+    evaluate.add_argument(
+        "--tasks",
+        default="spartqa_train",
+        help="lm-eval tasks, by name or YAML file, with commas (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--dataset",
+        help="questions: a .jsonl, .json or .parquet file, a Hub dataset, or `directions` for made-up ones; "
+        "`?shuffle=SEED&take=N` chooses some",
+    )
+    evaluate.add_argument("--base", metavar="MODEL", help="shown beside the others, not compared with")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first this many questions")
+    evaluate.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="questions per forward pass (default: %(default)s)"
+    )
+    _dtype(evaluate)
+    evaluate.add_argument(
+        "--engine", default="stock", help="stock: lm-eval as it is; fast: the same scores, less work (default: stock)"
+    )
+    evaluate.add_argument(
+        "--margin",
+        type=float,
+        metavar="X",
+        help="accuracy that may be lost and still count as not worse (default: 0.02)",
+    )
+    evaluate.add_argument(
+        "--breakdown",
+        metavar="COLUMNS",
+        help="columns of the questions, with commas (default: those with 2 to 20 values)",
+    )
+    evaluate.add_argument(
+        "--time-limit", type=int, metavar="MINUTES", help="end the evaluation after so long (default: 600)"
+    )
+    evaluate.add_argument("--report", type=Path, metavar="FILE", help="also write the report as one HTML page")
+    _device(evaluate)
 
 
 def _recipe_argument(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +214,10 @@ def _shard_size(parser: argparse.ArgumentParser) -> None:
 
 def _workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="threads (default: %(default)s)")
+
+
+def _dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
 
 
 def _device(parser: argparse.ArgumentParser) -> None:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from mergeline.errors import InputError
-
-if TYPE_CHECKING:
-    from mergeline.evaluation.evaluate_models import ModelToEvaluate
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -28,7 +24,7 @@ def plan(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"digest": plan.digest, **json.loads(plan_json(plan))}))
     else:
-        print(describe_plan(plan, _positive(options.workers, "--workers")))
+        print(describe_plan(plan, positive(options.workers, "--workers")))
 
 
 def merge(options: argparse.Namespace) -> None:
@@ -61,7 +57,7 @@ def merge(options: argparse.Namespace) -> None:
         hub=Hub(),
         max_shard_bytes=parse_size(options.max_shard_size),
         devices=devices,
-        workers=_positive(options.workers, "--workers"),
+        workers=positive(options.workers, "--workers"),
         on_planned=on_planned,
     )
     for line in lines:
@@ -106,7 +102,7 @@ def reproduce(options: argparse.Namespace) -> None:
     from mergeline.hub import Hub
     from mergeline.reproduce import reproduce
 
-    workers = _positive(options.workers, "--workers")
+    workers = positive(options.workers, "--workers")
     shards = reproduce(options.model, options.output, hub=Hub(), workers=workers)
     if options.json:
         print(json.dumps({"directory": str(options.output), "shards": {shard.name: shard.sha256 for shard in shards}}))
@@ -145,71 +141,6 @@ def publish(options: argparse.Namespace) -> None:
         print(f"{published.repo_id} {state}: {published.url}")
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Score models and compare them."""
-    from mergeline.evaluation.comparison import report
-    from mergeline.evaluation.evaluate_models import evaluate_models
-    from mergeline.evaluation.records import EvaluationSettings
-    from mergeline.evaluation.tables import report_text, results_table
-    from mergeline.execute import choose_devices
-    from mergeline.hub import Hub
-    from mergeline.lineage import canonical_json
-    from mergeline.preflight import fetch_questions, find_questions
-    from mergeline.state import state_directory
-
-    questions = find_questions(options.dataset, Hub())
-    settings = EvaluationSettings(
-        task=options.tasks,
-        dataset=options.dataset,
-        limit=options.limit,
-        batch_size=_positive(options.batch_size, "--batch-size"),
-        dtype=options.dtype,
-        device=choose_devices(options.device)[0][0],
-    )
-    *references, last = evaluate_models(
-        _models(options.models),
-        settings,
-        questions=fetch_questions(questions, Hub()),
-        cache_dir=state_directory() / "evaluations",
-        on_line=lambda line: print(line, file=sys.stderr),
-    )
-    compared = report(last, references)
-    if options.json:
-        print(canonical_json(compared))
-    else:
-        print(report_text(compared) if references else results_table([last]))
-
-
-def sample(options: argparse.Namespace) -> None:
-    """Let models continue prompts."""
-    from dataclasses import asdict
-
-    from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
-    from mergeline.execute import choose_devices
-
-    samples = sample_models(
-        _models(options.models),
-        options.prompt or DEFAULT_PROMPTS,
-        _positive(options.max_new_tokens, "--max-new-tokens"),
-        device=choose_devices(options.device)[0][0],
-    )
-    if options.json:
-        print(json.dumps([asdict(sample) for sample in samples]))
-        return
-    for sample in samples:
-        print(f"{sample.label}\n> {sample.prompt}\n{sample.completion}\n")
-
-
-def _models(references: Sequence[str]) -> list[ModelToEvaluate]:
-    """Bring the models named onto this machine."""
-    from mergeline.checkpoint import fetch, open_checkpoint
-    from mergeline.evaluation.evaluate_models import ModelToEvaluate
-    from mergeline.hub import Hub
-
-    checkpoints = [open_checkpoint(reference, Hub()) for reference in references]
-    return [ModelToEvaluate(checkpoint.label, fetch(checkpoint, Hub())) for checkpoint in checkpoints]
-
-
 def run(options: argparse.Namespace) -> None:
     """Run a whole pipeline."""
     from mergeline.hub import Hub
@@ -223,15 +154,32 @@ def run(options: argparse.Namespace) -> None:
     try:
         from flows.embedded import prepare_environment, run_flow
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"mergeline run: {error.name} is missing; pipelines run from a checkout of Mergeline (`make setup`), "
-            "the wheel alone plans and merges."
-        ) from None
+        raise _needs_checkout("run", error) from None
     prepare_environment(state_directory())
+    from flows.engines import require_engine
     from flows.merge_and_evaluate import describe_result, merge_and_evaluate, result_json
 
+    require_engine(pipeline.settings.execute)
     result = run_flow(cast("Any", merge_and_evaluate), pipeline.as_form())
     print(result_json(result) if options.json else describe_result(result))
+
+
+def up(options: argparse.Namespace) -> None:
+    """Run servers, workers and deployments on this machine."""
+    try:
+        from deployments.up import Ports, up
+    except ModuleNotFoundError as error:
+        raise _needs_checkout("up", error) from None
+    hub = options.port_hub if options.with_hub else None
+    webhook = options.port_webhook if options.with_webhook else None
+    up(Ports(options.port_prefect, options.port_mlflow, hub, webhook), as_json=options.json)
+
+
+def _needs_checkout(command: str, error: ModuleNotFoundError) -> InputError:
+    return InputError(
+        f"mergeline {command}: {error.name} is missing; pipelines run from a checkout of Mergeline (`make setup`), "
+        "the wheel alone plans and merges."
+    )
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -243,7 +191,8 @@ def schema(options: argparse.Namespace) -> None:
     print(json.dumps(models[options.format].model_json_schema(), indent=2))
 
 
-def _positive(number: int, option: str) -> int:
+def positive(number: int, option: str) -> int:
+    """Return ``number``; :class:`InputError` names the option where it is less than 1."""
     if number < 1:
         raise InputError(f"{option}: must be 1 or more, found {number}.")
     return number

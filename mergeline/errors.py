@@ -10,14 +10,15 @@
     │   │   └── ShapeMismatchError
     │   ├── OutputError                  the place to write to is taken or unusable
     │   ├── RepositoryError              a Hub repository is missing, gated, or its revision unknown
-    │   └── EvaluationInputError         lm-eval task, data or model cannot be evaluated
+    │   ├── EvaluationInputError         lm-eval task, data or model cannot be evaluated
+    │   └── TrackingInputError           the MLflow store named is not one that can be used
     └── RunError (RuntimeError)          the work itself failed; exit status 1
         ├── HubError                     the Hub did not answer as it should
         │   └── TransientHubError        worth another try: time-out, 429, 5xx
         ├── MergeError                   a shard could not be merged or written
         ├── VerificationError            what was written is not what was planned
         ├── EvaluationError              lm-eval failed or gave scores that cannot be used
-        └── TrackingError                MLflow refused or could not be reached
+        └── TrackingError                MLflow did not answer, or refused a record
 
 A message says what, where, expected against found, and what to do next, in one line per problem.
 """
@@ -43,6 +44,7 @@ __all__ = [
     "RunError",
     "ShapeMismatchError",
     "TrackingError",
+    "TrackingInputError",
     "TransientHubError",
     "VerificationError",
 ]
@@ -107,6 +109,10 @@ class EvaluationInputError(InputError):
     """The lm-eval task, its data or the model cannot be evaluated as asked."""
 
 
+class TrackingInputError(InputError):
+    """The MLflow store named cannot be used: another kind of address, no database, a deleted experiment."""
+
+
 class RunError(MergelineError, RuntimeError):
     """The work was well described and failed all the same."""
 
@@ -132,4 +138,4 @@ class EvaluationError(RunError):
 
 
 class TrackingError(RunError):
-    """MLflow refused a record or could not be reached."""
+    """MLflow did not answer, or refused a record; the same may succeed later."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from mergeline.checkpoint import BITS
-from mergeline.durable import write_whole
+from mergeline.durable import exclusive, shared, write_whole
 from mergeline.lineage import digest
 from mergeline.plan import MergePlan, ShardPlan, TensorPlan
 from mergeline.shard_file import ShardFile, Span, TensorOutcome
@@ -80,6 +80,11 @@ def record_path(directory: Path, filename: str) -> Path:
     return directory / f".{filename}.done.json"
 
 
+def writers_path(directory: Path) -> Path:
+    """Return the file that all who write shards hold locked together, and whoever completes the directory alone."""
+    return directory / ".writers.lock"
+
+
 def finished_shard(plan: MergePlan, shard: ShardPlan, directory: Path) -> ShardResult | None:
     """Return the result of a shard that lies finished in ``directory``, or None."""
     record = record_path(directory, shard.filename)
@@ -102,6 +107,8 @@ def merge_shard(
 ) -> ShardResult:
     """Merge the tensors of one shard and write it, continuing where an earlier call stopped.
 
+    Only one process at a time writes a shard; another waits until it has ended, and takes over what it left.
+
     Args:
         plan: The whole merge.
         shard: Which of its shards.
@@ -113,11 +120,22 @@ def merge_shard(
 
     Raises:
         MergeError: If a source cannot be read as planned, or the result is not finite.
+        OutputError: If the directory is gone, or keeps no locks.
     """
-    done = finished_shard(plan, shard, directory)
-    if done is not None:
-        on_progress(shard.data_nbytes)
-        return replace(done, is_reused=True)
+    # The retry of a worker that was given up waits here for one that lives after all.
+    lock = exclusive(directory / f".{shard.filename}.lock", f"writing {shard.filename}", is_waiting=True)
+    with shared(writers_path(directory)), lock:
+        done = finished_shard(plan, shard, directory)
+        if done is not None:
+            on_progress(shard.data_nbytes)
+            return replace(done, is_reused=True)
+        return _write_shard(plan, shard, sources, directory, devices, workers, on_progress)
+
+
+def _write_shard(
+    plan: MergePlan, shard: ShardPlan, sources: Sequence[Path], directory: Path, devices: Sequence[str], workers: int,
+    on_progress: Progress,
+) -> ShardResult:  # fmt: skip
     started = time.monotonic()
     header = plan.shard_header(shard)
     spans = [Span(tensor.name, len(header) + tensor.offset, tensor.nbytes) for tensor in shard.tensors]

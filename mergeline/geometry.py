@@ -106,7 +106,8 @@ def summarize(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> list[str]:
             f"SLERP took the chord, a plain weighted average, for {flat} of {len(arcs)} tensors "
             f"(|cosine| above {COLLINEAR_COSINE}), the arc for {len(arcs) - flat}."
         )
-    sentences.append(f"The result lies {_moved(plan, geometry)} (root mean square over the tensors, of their norm).")
+    moved = ", ".join(f"{distance:.2%} from {label}" for label, distance in distances(plan, geometry))
+    sentences.append(f"The result lies {moved} (root mean square over the tensors, of their norm).")
     return sentences
 
 
@@ -140,12 +141,15 @@ def _has_origin(plan: MergePlan) -> bool:
     return any(tensor.has_origin for shard in plan.shards for tensor in shard.tensors)
 
 
-def _moved(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> str:
-    """Describe how far the result is from every source."""
+def distances(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> list[tuple[str, float]]:
+    """Return how far the result is from every source: root mean square over the tensors, as a fraction of their norm.
+
+    Returns:
+        (label, distance) in the order in which the tensors name the sources.
+    """
     squares: dict[str, list[float]] = {}
     tensors = [tensor for shard in plan.shards for tensor in shard.tensors]
     for tensor, seen in zip(tensors, geometry, strict=True):
         for item, moved in zip(tensor.inputs, seen.moved, strict=False):
             squares.setdefault(plan.sources[item.source].label, []).append(moved**2)
-    parts = [f"{sqrt(sum(each) / len(each)):.2%} from {label}" for label, each in squares.items()]
-    return ", ".join(parts)
+    return [(label, sqrt(sum(each) / len(each))) for label, each in squares.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mergeline.errors import PipelineError
 from mergeline.evaluation.records import MARGIN
@@ -25,6 +25,10 @@ PublishWhen = Literal["always", "never", "better_than_parents", "not_worse_than_
 class Execute(StrictModel):
     """How the merge is computed; changes no byte of it except the shards' size."""
 
+    engine: Literal["threads", "ray", "workers"] = "threads"
+    """``threads`` of this process, tasks on a ``ray`` cluster, or runs on the Prefect ``workers`` of a pool."""
+    ray_address: str | None = None
+    """Of the cluster; ``$RAY_ADDRESS``, the one on this machine, or a new one by default."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     max_shard_size: str = "5GB"
@@ -35,6 +39,19 @@ class Execute(StrictModel):
     def _check_size(cls, text: str) -> str:
         parse_size(text)
         return text
+
+    @model_validator(mode="after")
+    def _check_device(self) -> Execute:
+        if self.engine != "threads" and ":" in self.device:
+            raise ValueError(
+                f"device {self.device} is one of this machine's; with engine {self.engine} each worker takes its own: "
+                "write cuda."
+            )
+        return self
+
+    @property
+    def resolved_ray_address(self) -> str | None:
+        return self.ray_address or os.environ.get("RAY_ADDRESS") or None
 
 
 class Evaluate(StrictModel):
@@ -84,8 +101,9 @@ class Track(StrictModel):
     """Where MLflow keeps the record."""
 
     experiment: str = "mergeline"
-    uri: str | None = None
-    """MLflow tracking address; ``$MLFLOW_TRACKING_URI`` or a SQLite file in the state directory by default."""
+    uri: str | None = Field(default=None, pattern=r"^(sqlite:///.|https?://.)")
+    """MLflow tracking address, ``sqlite:///<file>`` or a server's; by default ``$MLFLOW_TRACKING_URI`` or a SQLite file
+    in the state directory."""
 
     @property
     def resolved_uri(self) -> str:
@@ -202,6 +220,18 @@ def read_form(
         value[section] = {**cast("Mapping[str, Any]", value.get(section) or {}), **settings}
     value |= {"name": name, "recipe": recipe}
     return _checked(_validated(document), recipe, "recipe")
+
+
+def read_evaluate(settings: Mapping[str, Any], origin: str) -> Evaluate:
+    """Read the settings of an evaluation that is no part of a pipeline; ``origin`` is what messages call them.
+
+    Raises:
+        PipelineError: With one line per problem.
+    """
+    try:
+        return Evaluate.model_validate(settings)
+    except ValidationError as problem:
+        raise PipelineError(problems_of(YamlDocument(dict(settings), origin, {}), problem, Evaluate)) from None
 
 
 def _validated(document: YamlDocument) -> Pipeline:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergeline.checkpoint import Checkpoint, open_checkpoint
-from mergeline.errors import EvaluationInputError, InputError
+from mergeline.errors import InputError
 from mergeline.evaluation.dataset_reference import parse_dataset
 from mergeline.evaluation.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.questions import load_questions
+from mergeline.evaluation.task_questions import check_breakdown, task_questions
 from mergeline.hub import Hub, PinnedRepository
 from mergeline.licences import require_publishable
 from mergeline.merging import PlannedMerge, plan_recipe
-from mergeline.pipeline import LoadedPipeline
+from mergeline.pipeline import Evaluate, LoadedPipeline
 from mergeline.shard_layout import parse_size
 
 
@@ -42,14 +42,7 @@ def prepare_pipeline(pipeline: LoadedPipeline, hub: Hub) -> PreparedPipeline:
     max_shard_bytes = parse_size(settings.execute.max_shard_size)
     planned = plan_recipe(pipeline.recipe_text, pipeline.recipe_origin, hub, max_shard_bytes)
     evaluated = bool(settings.evaluate.tasks)
-    questions = find_questions(settings.evaluate.dataset, hub) if evaluated else None
-    for task in settings.evaluate.tasks:
-        is_generated = settings.evaluate.dataset is not None and parse_dataset(settings.evaluate.dataset).is_generated
-        if find_lm_eval_task(task).needs_questions and questions is None and not is_generated:
-            raise EvaluationInputError(
-                f"{settings.name}: lm-eval task {task!r} needs its questions; set evaluate.dataset to a Hub dataset "
-                "or a local file, or to `directions` for made-up questions."
-            )
+    questions = find_questions(settings.evaluate, hub) if evaluated else None
     base = None
     if evaluated and settings.evaluate.base is not None:
         known = {checkpoint.label: checkpoint for checkpoint in planned.checkpoints}
@@ -65,23 +58,29 @@ def prepare_pipeline(pipeline: LoadedPipeline, hub: Hub) -> PreparedPipeline:
     return PreparedPipeline(pipeline, planned, base, questions, repo_id)
 
 
-def find_questions(dataset: str | None, hub: Hub) -> Path | PinnedRepository | None:
-    """Find the questions a pipeline names: a local file or directory, or a dataset repository on the Hub.
+def find_questions(wanted: Evaluate, hub: Hub) -> Path | PinnedRepository | None:
+    """Find the questions to be asked: a local file or directory, or a dataset repository on the Hub.
 
     Returns:
         None for the questions of the task itself, and for those of the built-in generator.
 
     Raises:
-        InputError: If neither exists, or a local file holds a question that cannot be asked.
+        InputError: If an lm-eval task or its questions do not exist, or a question on this machine cannot be asked.
     """
-    if dataset is None:
-        return None
+    tasks = [find_lm_eval_task(name) for name in wanted.tasks]
+    place = None if wanted.dataset is None else _place_of(wanted.dataset, hub)
+    if not isinstance(place, PinnedRepository):
+        for task in tasks:
+            check_breakdown(task_questions(task, place, wanted.dataset), wanted.breakdown, wanted.limit)
+    return place
+
+
+def _place_of(dataset: str, hub: Hub) -> Path | PinnedRepository | None:
     reference = parse_dataset(dataset)
     if reference.is_generated:
         return None
     path = Path(reference.name).expanduser()
     if path.exists():
-        reference.select(load_questions(path))
         return path
     if path.suffix in (".jsonl", ".json", ".parquet") or dataset.startswith((".", "/", "~")):
         raise InputError(f"evaluate.dataset: {path}: no such file (looked in {Path.cwd()}); check the path.")

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from mergeline.checkpoint import INDEX_NAME
 from mergeline.durable import exclusive, sync_directory, write_whole
 from mergeline.errors import MergeError, OutputError
-from mergeline.execute import ShardResult, record_path
+from mergeline.execute import ShardResult, record_path, writers_path
 from mergeline.geometry import GEOMETRY_NAME, geometry_lines, merge_geometry
 from mergeline.lineage import MANIFEST_NAME, FileRecord, Manifest, file_sha256
 from mergeline.plan import MergePlan
@@ -164,15 +164,24 @@ def assemble(
         write_whole(directory / INDEX_NAME, _index(plan))
     manifest = _manifest(plan, [by_name[shard.filename] for shard in plan.shards], directory, links or {})
     write_whole(directory / MANIFEST_NAME, _MANIFEST.dump_json(manifest, indent=1))
-    for shard in plan.shards:
-        record_path(directory, shard.filename).unlink()
-    (directory / _LOCK_NAME).unlink()
-    if workspace.output.exists():
-        # finished_output() let an empty directory pass; a rename onto it needs it gone on some systems.
-        workspace.output.rmdir()
-    directory.rename(workspace.output)
-    sync_directory(workspace.output.parent)
+    _finish(plan, workspace)
     return manifest
+
+
+def _finish(plan: MergePlan, workspace: Workspace) -> None:
+    """Remove what only an unfinished merge needs and give the directory its final name."""
+    directory = workspace.partial
+    # A worker that was given up and lives after all must not take a shard without its record for an unfinished one.
+    with exclusive(writers_path(directory), "merging its shards", is_waiting=True):
+        for shard in plan.shards:
+            record_path(directory, shard.filename).unlink()
+        for lock in directory.glob(".*lock"):
+            lock.unlink()
+        if workspace.output.exists():
+            # finished_output() let an empty directory pass; a rename onto it needs it gone on some systems.
+            workspace.output.rmdir()
+        directory.rename(workspace.output)
+        sync_directory(workspace.output.parent)
 
 
 def _index(plan: MergePlan) -> str:

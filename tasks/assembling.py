@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from mergeline import verify as verification
 from mergeline import workspace as workspaces
 from mergeline.execute import ShardResult
+from mergeline.geometry import heat_map, read_geometry, summarize
 from mergeline.lineage import Manifest
 from mergeline.merging import PlannedMerge
+from mergeline.plan import MergePlan
 from mergeline.verify import Verification
 from mergeline.workspace import Workspace
 
@@ -35,3 +38,16 @@ def verify(directory: Path) -> Verification:
     found = verification.verify_directory(directory)
     get_run_logger().info("%s: %d files and %d tensors as planned", directory, found.file_count, found.tensor_count)
     return found
+
+
+def show_geometry(plan: MergePlan, directory: Path) -> None:
+    """Show on the run's page how the models lie to each other, as measured while merging."""
+    geometry = read_geometry(directory)
+    sentences = summarize(plan, geometry)
+    if sentences:
+        create_markdown_artifact(
+            # Fenced: the page lets a wide table run into what stands beside it.
+            "\n\n".join([*sentences, "Angles in degrees:", f"```\n{heat_map(geometry)}\n```"]),
+            key="geometry",
+            description="How the models lie to each other",
+        )

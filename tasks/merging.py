@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -14,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from mergeline import execute
+from mergeline.errors import MergeError
 from mergeline.execute import ShardResult
 from mergeline.plan import MergePlan
 from mergeline.text import size
@@ -21,18 +25,32 @@ from mergeline.workspace import read_plan
 
 
 class MergeProgress:
-    """One progress artifact for all shards of a merge, renewed at most once a second from any thread."""
+    """One progress artifact for the shards a flow merges, renewed at most once a second from any thread.
 
-    def __init__(self, plan: MergePlan) -> None:
-        """Create the artifact in the running flow."""
-        self._total, self._done = plan.output_nbytes, 0
+    Used as a context: left by an exception, such as the one that cancelling a flow run raises in its main thread, it
+    stops the threads that still merge at their next piece. What they have finished stays.
+    """
+
+    def __init__(self, nbytes: int, shard_count: int) -> None:
+        """Create the artifact in the running flow, for so many bytes of weights."""
+        self._total, self._done = nbytes, 0
         self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
         self._told = time.monotonic()
         self._artifact: UUID = create_progress_artifact(  # pyright: ignore[reportAssignmentType]
-            0.0, key="merge-progress", description=f"Writing {size(self._total)} in {len(plan.shards)} shards"
+            0.0, key="merge-progress", description=f"Writing {size(self._total)} in {shard_count} shards"
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._is_stopped.set()
+
     def __call__(self, nbytes: int) -> None:
+        if self._is_stopped.is_set():
+            raise MergeError("The merge was stopped; started again, it continues from here.")
         with self._lock:
             self._done += nbytes
             is_due = self._done >= self._total or time.monotonic() - self._told > 1.0
@@ -42,17 +60,49 @@ class MergeProgress:
                 update_progress_artifact(self._artifact, 100.0 * self._done / self._total)
 
 
+def require_shared(paths: Sequence[Path]) -> None:
+    """Raise :class:`MergeError` unless this machine sees everything a shard is merged from."""
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise MergeError(
+            f"{missing[0]}: is not there on {platform.node()}; sources (HF_HOME) and output (MERGELINE_HOME) must lie "
+            "in a folder that every worker sees under the same path."
+        )
+
+
+@lru_cache(maxsize=1)
+def _plan_written_at(plan_file: Path, time_ns: int) -> MergePlan:
+    """Read a plan, and compute its digest, once for all the shards that this process merges of it."""
+    del time_ns
+    return read_plan(plan_file)
+
+
 # NO_CACHE: the shard's own record on disk says what is done, and Prefect is told. No retries: what fails here
 # (a full disk, a source that changed, a tensor that is not finite) fails again.
 @task(name="merge-shard", task_run_name="merge {filename}", tags=["gpu"], cache_policy=NO_CACHE)
 def merge_shard(
-    filename: str, plan_file: Path, sources: list[Path], devices: list[str], workers: int, progress: MergeProgress
+    filename: str,
+    plan_file: Path,
+    sources: list[Path],
+    devices: list[str],
+    workers: int,
+    progress: MergeProgress | None,
 ) -> Any:
-    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.execute.merge_shard`."""
-    plan = read_plan(plan_file)
+    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.execute.merge_shard`.
+
+    Without ``progress``, whoever waits for the shard counts its bytes.
+    """
+    require_shared([plan_file, *sources])
+    plan = _plan_written_at(plan_file, plan_file.stat().st_mtime_ns)
     shard = next(shard for shard in plan.shards if shard.filename == filename)
     result: ShardResult = execute.merge_shard(
-        plan, shard, sources, plan_file.parent, devices=devices, workers=workers, on_progress=progress
+        plan,
+        shard,
+        sources,
+        plan_file.parent,
+        devices=devices,
+        workers=workers,
+        on_progress=progress or (lambda nbytes: None),
     )
     get_run_logger().info(
         "%s %s (%d tensors, %s, %.1f s)",

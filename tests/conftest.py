@@ -2,8 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.mlflow_server import MlflowServer
+from tests.postgres import PostgresCluster, programs, running_cluster
 
 _HF_HOME = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
 
@@ -20,5 +25,31 @@ os.environ |= {
 }
 
 
+_SERVER_ROOMS = {"browser", "docs", "orchestration"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Part the tests into two halves for two processes: servers that look for a free port must not look at once."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("servers" if room in _SERVER_ROOMS else "engine"))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     _HF_HOME.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A PostgreSQL server without databases; each test makes its own."""
+    if programs() is None:
+        pytest.skip("needs PostgreSQL's server (Debian: apt-get install postgresql)")
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server on SQLite; a test that ends it starts it again."""
+    with MlflowServer(tmp_path_factory.mktemp("mlflow-server")) as server:
+        yield server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -89,6 +90,11 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Run both pipelines and say what to open next."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.local.demo", description=__doc__)
+    parser.add_argument("--fill", metavar="ENDPOINT", help="only put models and questions on the local Hub there")
+    if endpoint := parser.parse_args().fill:
+        fill(endpoint)
+        return 0
     with LocalHub(hub_directory()) as hub:
         os.environ.update(environment(hub.endpoint))
         print(f"Local Hub at {hub.endpoint}: putting the demonstration models there.", flush=True)

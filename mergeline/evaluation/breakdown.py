@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
+from mergeline.errors import EvaluationInputError
 from mergeline.evaluation.model_summary import accuracy_interval
 from mergeline.evaluation.records import Answer, Evaluation
 from mergeline.evaluation.report_records import Breakdown, Retention, Slice, SliceScore
@@ -32,6 +33,15 @@ def question_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             values[name].add(value)
     kept = {name for name, found in values.items() if None not in found and len(found) <= MOST_VALUES}
     return [{name: value for name, value in text.items() if name in kept and value is not None} for text in texts]
+
+
+def check_columns(known: Set[str], columns: Sequence[str]) -> None:
+    """Raise :class:`EvaluationInputError` unless :func:`question_columns` kept every one of ``columns``."""
+    if absent := [column for column in columns if column not in known]:
+        raise EvaluationInputError(
+            f"The questions have no column {absent[0]!r} to break accuracy down by; they have "
+            f"{', '.join(sorted(known)) or 'none'} (with at most {MOST_VALUES} short values)."
+        )
 
 
 def _text(value: object) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation.breakdown import MOST_VALUES, break_down, columns_to_break_down, retentions
+from mergeline.evaluation.breakdown import break_down, check_columns, columns_to_break_down, retentions
 from mergeline.evaluation.flags import flags
 from mergeline.evaluation.model_summary import majority_accuracy, summarise
 from mergeline.evaluation.paired_differences import paired_interval, sign_flip_p_value
@@ -72,7 +72,7 @@ def report(
             raise EvaluationInputError(f"{evaluation.label}: its evaluation holds no answers to compare.")
     alike = [evaluation for evaluation in evaluations if evaluation.task_hash == merge.task_hash]
     chosen = columns_to_break_down(merge) if columns is None else tuple(columns)
-    _check_columns(merge, chosen)
+    check_columns({name for answer in merge.answers for name in answer.columns}, chosen)
     breakdowns = tuple(break_down(alike, column) for column in chosen)
     return EvaluationReport(
         merge=merge,
@@ -197,12 +197,3 @@ def _oracle_accuracy(parents: Sequence[Evaluation]) -> float | None:
         return None
     by_question: list[tuple[Answer, ...]] = list(zip(*(parent.answers for parent in parents), strict=True))
     return sum(any(answer.is_correct for answer in answers) for answers in by_question) / len(by_question)
-
-
-def _check_columns(evaluation: Evaluation, columns: Sequence[str]) -> None:
-    known = {name for answer in evaluation.answers for name in answer.columns}
-    if absent := [column for column in columns if column not in known]:
-        raise EvaluationInputError(
-            f"The questions have no column {absent[0]!r} to break accuracy down by; they have "
-            f"{', '.join(sorted(known)) or 'none'} (with at most {MOST_VALUES} short values)."
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mergeline.errors import EvaluationError, EvaluationInputError
-from mergeline.evaluation.dataset_reference import DatasetReference, parse_dataset
-from mergeline.evaluation.lm_eval_task import LmEvalTask, find_lm_eval_task, shots_from_own_questions
+from mergeline.evaluation.lm_eval_task import LmEvalTask, find_lm_eval_task
 from mergeline.evaluation.model_directory import model_digest
-from mergeline.evaluation.questions import check_questions, load_questions, read_rows
 from mergeline.evaluation.records import Evaluation, EvaluationSettings
 from mergeline.evaluation.stored_evaluation import evaluation_key, package_versions, read_evaluation
-from mergeline.evaluation.worker_process import WorkerOutOfMemoryError, run_worker
+from mergeline.evaluation.task_questions import task_questions
+from mergeline.evaluation.worker_process import TaskDataError, WorkerOutOfMemoryError, run_worker
 from mergeline.lineage import digest
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -45,30 +45,31 @@ def evaluate_models(
 
     Everything that can be checked is checked before a model is loaded. One process then evaluates all models that
     ``cache_dir`` does not know, one after another, and keeps each result as soon as it is there: after an
-    interruption the next call goes on from it. Where memory runs out, all models are evaluated once more with half
-    the batch, since scores of different batch sizes are not comparable; their settings then say so.
+    interruption the next call goes on from it. Where memory runs out, all models are evaluated again with half the
+    batch, and so on down to single questions, since scores of different batch sizes are not comparable; their
+    settings then say so.
 
     Args:
         models: Distinct labels; two with the same weights are evaluated once.
         settings: The same for all models.
         questions: A data file or a downloaded dataset repository, of which ``settings.dataset`` may choose some. None:
             those of the built-in generator where ``settings.dataset`` names it; else the task's own data, from the
-            local cache of the datasets library, whose results are not reused: nothing says whether it has changed.
+            local cache of the datasets library, or from the Hub where it is not there. Results on it are not reused:
+            nothing says whether it has changed.
         cache_dir: Where evaluations are kept between calls; made if it is not there.
-        time_limit_seconds: For the whole process.
+        time_limit_seconds: For everything, further tries with smaller batches included.
         on_line: Called with each line of progress.
 
     Raises:
         EvaluationInputError: a model, the task, the questions or a setting cannot be used.
-        EvaluationError: lm-eval crashed, ran out of memory twice, took too long, or gave scores that are not finite.
+        EvaluationError: lm-eval crashed, ran out of memory on single questions, took too long, or gave scores that are
+            not finite.
     """
     versions = package_versions()
     check_labels(models)
-    _check_settings(settings)
+    check_settings(settings)
     task = find_lm_eval_task(settings.task)
-    rows = _rows(task, questions, settings.dataset)
-    if task.n_shot and rows is not None:
-        raise EvaluationInputError(shots_from_own_questions(task.name, task.n_shot))
+    rows = task_questions(task, questions, settings.dataset)
     work = _Work(
         models=tuple(models),
         digests={model.label: model_digest(model.directory) for model in models},
@@ -78,17 +79,19 @@ def evaluate_models(
         time_limit_seconds=time_limit_seconds,
         on_line=on_line,
     )
+    deadline = time.monotonic() + time_limit_seconds
     with tempfile.TemporaryDirectory(prefix="mergeline-unkept-") as unkept:
         directory = Path(unkept) if rows is None else cache_dir.resolve()
-        try:
-            return _evaluate(work, settings, directory)
-        except WorkerOutOfMemoryError as error:
-            if settings.batch_size == 1:
-                raise
-            halved = replace(settings, batch_size=settings.batch_size // 2)
-            if on_line is not None:
-                on_line(f"{error} Trying once more with batches of {halved.batch_size}.")
-            return _evaluate(work, halved, directory)
+        while True:
+            try:
+                return _evaluate_with_data(work, settings, directory)
+            except WorkerOutOfMemoryError as error:
+                if settings.batch_size == 1:
+                    raise
+                settings = replace(settings, batch_size=settings.batch_size // 2)
+                work = replace(work, time_limit_seconds=max(0.0, deadline - time.monotonic()))
+                if on_line is not None:
+                    on_line(f"{error} Trying again with batches of {settings.batch_size}.")
 
 
 def check_labels(models: Sequence[ModelToEvaluate]) -> None:
@@ -124,6 +127,20 @@ class _Work:
     on_line: Callable[[str], None] | None
 
 
+def _evaluate_with_data(work: _Work, settings: EvaluationSettings, directory: Path) -> tuple[Evaluation, ...]:
+    """Evaluate offline; where that lacks the task's own data, have it fetched by a process that loads no model."""
+    try:
+        return _evaluate(work, settings, directory)
+    except TaskDataError:
+        run_worker(
+            {"job": "fetch", "task": _task_request(work)},
+            time_limit_seconds=work.time_limit_seconds,
+            on_line=work.on_line,
+            is_online=True,
+        )
+        return _evaluate(work, settings, directory)
+
+
 def _evaluate(work: _Work, settings: EvaluationSettings, directory: Path) -> tuple[Evaluation, ...]:
     rows_digest = digest(work.rows)
     outputs = {
@@ -138,13 +155,7 @@ def _evaluate(work: _Work, settings: EvaluationSettings, directory: Path) -> tup
     if missing:
         request = {
             "job": "evaluate",
-            "task": {
-                "name": work.task.name,
-                "yaml_path": None if work.task.yaml_path is None else str(work.task.yaml_path),
-                "rows": work.rows,
-                "source_digest": work.task.source_digest or "",
-                "rows_digest": "" if work.rows is None else rows_digest,
-            },
+            "task": _task_request(work),
             "settings": asdict(settings),
             "versions": work.versions,
             "models": [
@@ -161,6 +172,16 @@ def _evaluate(work: _Work, settings: EvaluationSettings, directory: Path) -> tup
     return tuple(_read(outputs[model.label], model.label, settings) for model in work.models)
 
 
+def _task_request(work: _Work) -> dict[str, Any]:
+    return {
+        "name": work.task.name,
+        "yaml_path": None if work.task.yaml_path is None else str(work.task.yaml_path),
+        "rows": work.rows,
+        "source_digest": work.task.source_digest or "",
+        "rows_digest": "" if work.rows is None else digest(work.rows),
+    }
+
+
 def _read(path: Path, label: str, settings: EvaluationSettings) -> Evaluation:
     evaluation = read_evaluation(path)
     if evaluation is None:
@@ -168,22 +189,8 @@ def _read(path: Path, label: str, settings: EvaluationSettings) -> Evaluation:
     return replace(evaluation, label=label, settings=settings)
 
 
-def _rows(task: LmEvalTask, questions: Path | None, dataset: str | None) -> list[dict[str, Any]] | None:
-    reference = DatasetReference("") if dataset is None else parse_dataset(dataset)
-    if questions is None and reference.is_generated:
-        return check_questions(list(enumerate(reference.generate(), start=1)), reference.name)
-    if questions is None:
-        if task.needs_questions:
-            raise EvaluationInputError(
-                f"lm-eval task {task.name!r} has no data of its own; name a file or a Hub dataset with the questions."
-            )
-        return None
-    if task.needs_questions:
-        return reference.select(load_questions(questions))
-    return reference.select([row for _, row in read_rows(questions, task.split)])
-
-
-def _check_settings(settings: EvaluationSettings) -> None:
+def check_settings(settings: EvaluationSettings) -> None:
+    """Raise :class:`EvaluationInputError` where a setting can never work, whatever the models and questions."""
     check_device_and_dtype(settings.device, settings.dtype)
     if settings.engine not in ENGINES:
         raise EvaluationInputError(f"engine is {settings.engine!r}; expected stock or fast.")

@@ -1,16 +1,16 @@
 """lm-eval's own language model, faster where every choice is a single token; runs in the worker process.
 
 Stock lm-eval computes the output layer and its softmax at every position of every prompt and tokenizes each prompt
-eight times. Here each prompt is tokenized once for all models that share a tokenizer, prompts of similar length
-share a batch, and the output layer runs only where a prompt ends. Padding stands at the right, as in lm-eval: a
-causal model never sees it, whatever its architecture.
+eight times. Here each prompt is tokenized once for all models that share a tokenizer, and the output layer runs only
+where a prompt ends. Batches are lm-eval's own, in order, size and padding: the same prompt in another batch is rounded
+otherwise, by up to 3e-5 nats for a model of 135 M parameters in float32, and visibly in bfloat16.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,14 +58,12 @@ class FastLanguageModel(_StockLanguageModel):
 
     Args:
         tokenized: Shared by the models that are evaluated one after another.
-        tokens_per_batch: Prompts share a forward pass up to so many tokens, padding included.
         kwargs: Given to lm-eval's ``HFLM``.
     """
 
-    def __init__(self, *, tokenized: TokenizedPrompts, tokens_per_batch: int, **kwargs: Any) -> None:
+    def __init__(self, *, tokenized: TokenizedPrompts, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._tokens = tokenized.of(self.tokenizer, self.add_bos_token)
-        self._tokens_per_batch = tokens_per_batch
         self.served: set[int] = set()
         """lm-eval's ``doc_id`` of every question that was not left to stock lm-eval."""
 
@@ -126,7 +124,10 @@ class FastLanguageModel(_StockLanguageModel):
         for number, (_, context, _) in enumerate(requests):
             choices.setdefault(tuple(context), []).append(number)
         scores: dict[int, _Score] = {}
-        for batch in _batches(sorted(choices, key=len, reverse=True), self._tokens_per_batch):
+        # lm-eval's order, so that its batches are these.
+        prompts = sorted(choices, key=lambda context: (-len(context), context))
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
             logits = self._last_logits(batch)
             if logits is None:
                 return []
@@ -151,12 +152,3 @@ class FastLanguageModel(_StockLanguageModel):
             return None
         columns = torch.tensor([ends.index(len(context) - 1) for context in batch], device=logits.device)
         return logits[torch.arange(len(batch), device=logits.device), columns]
-
-
-def _batches(prompts: Sequence[tuple[int, ...]], tokens_per_batch: int) -> Iterator[Sequence[tuple[int, ...]]]:
-    """Cut prompts, longest first, into batches of at most so many tokens; at least one prompt each."""
-    start = 0
-    while start < len(prompts):
-        count = max(1, tokens_per_batch // len(prompts[start]))
-        yield prompts[start : start + count]
-        start += count

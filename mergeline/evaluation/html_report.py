@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
 
-from mergeline.evaluation.changed_questions import ChangedQuestion, changed_questions, letter
 from mergeline.evaluation.comparison import NOT_COMPARABLE
-from mergeline.evaluation.records import Answer, Comparison, EvaluationReport, Sample
-from mergeline.evaluation.report_records import Breakdown, GeometryCell
-from mergeline.evaluation.svg_charts import (
-    Estimate,
-    Mark,
-    calibration_chart,
-    heat_map,
-    histogram_chart,
-    interval_chart,
+from mergeline.evaluation.html_markup import portable, section, table, task_name
+from mergeline.evaluation.html_sections import (
+    breakdowns,
+    changed,
+    geometry_map,
+    letters_and_calibration,
+    sample_answers,
 )
+from mergeline.evaluation.records import Comparison, EvaluationReport, Sample
+from mergeline.evaluation.report_records import GeometryCell
+from mergeline.evaluation.svg_charts import Estimate, Mark, interval_chart
 from mergeline.evaluation.tables import own_tables
 from mergeline.lineage import Manifest
-
-CHANGED_SHOWN = 40
-"""Questions that changed sides are listed up to so many."""
 
 _STYLE = Path(__file__).with_name("html_report.css")
 
@@ -52,21 +49,21 @@ def render_report(
         _head(report),
         _accuracy(report),
         _comparisons(report),
-        _breakdowns(report),
-        _answers(report),
-        _samples(samples, report.merge.label),
-        _section("How far apart the sources are", heat_map(geometry, "Cosine between the sources")) if geometry else "",
-        _changed(report, prompts),
+        breakdowns(report),
+        letters_and_calibration(report),
+        sample_answers(samples, report.merge.label),
+        geometry_map(geometry),
+        changed(report, prompts),
         _origin(report, recipe_text, manifest),
     ]
-    title = f"{report.merge.label} on {_task(report)}"
+    title = f"{report.merge.label} on {task_name(report)}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         # Even text of a model or a data set that slipped through as markup could load nothing.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n<body>\n"
-        + "\n".join(section for section in sections if section)
+        + "\n".join(filter(None, sections))
         + "\n</body>\n</html>\n"
     )
 
@@ -80,7 +77,7 @@ def _head(report: EvaluationReport) -> str:
     )
     flags = "".join(f"<li>{escape(flag)}</li>" for flag in report.flags)
     return (
-        f'<h1>{escape(merge.label)}</h1><p class="quiet">lm-eval task {escape(_task(report))}, '
+        f'<h1>{escape(merge.label)}</h1><p class="quiet">lm-eval task {escape(task_name(report))}, '
         f"{merge.n_questions:,} questions"
         + (f" in {clusters:,} clusters" if clusters != merge.n_questions else "")
         + f", {escape(merge.loaded_dtype or merge.settings.dtype)}</p>"
@@ -130,9 +127,9 @@ def _accuracy(report: EvaluationReport) -> str:
         '<p class="quiet">Lines are 95 % intervals, Wilson\'s, on as many independent questions as the clustered ones '
         "are worth.</p>"
     )
-    return _section(
+    return section(
         "Accuracy", interval_chart(estimates, marks, 0.0, 1.0, "Accuracy with 95 % intervals") + note
-        + _table(header, rows, is_merge=[one.label == report.merge.label for one in report.summaries]),
+        + table(header, rows, is_merge=[one.label == report.merge.label for one in report.summaries]),
     )  # fmt: skip
 
 
@@ -141,11 +138,11 @@ def _comparisons(report: EvaluationReport) -> str:
     shown = [one for one in comparisons if one.verdict != NOT_COMPARABLE]
     if not comparisons:
         return ""
-    chart = ""
+    chart, names = "", _short_names(report)
     if shown:
         reach = max(0.05, *(max(abs(one.low), abs(one.high), one.margin) for one in shown))
         estimates = [
-            Estimate(f"{one.label} - {one.reference}", one.difference, one.low, one.high,
+            Estimate(_pair(one, names), one.difference, one.low, one.high,
                      f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})",
                      is_accented=one.label == report.merge.label)
             for one in shown
@@ -153,17 +150,28 @@ def _comparisons(report: EvaluationReport) -> str:
         marks = [Mark(0.0, "equal"), Mark(-shown[0].margin, f"margin {-shown[0].margin:g}")]
         chart = interval_chart(estimates, marks, -reach, reach, "Paired differences in accuracy")
     header = ("pair", "difference", "95 % interval", "won", "lost", "both right", "both wrong", "p (McNemar)",
-              "p by cluster", "detectable", "verdict", "not worse?")  # fmt: skip
+              "p by cluster", "detectable", "verdict", "not worse")  # fmt: skip
     note = (
         '<p class="quiet">Paired over the questions; p values exact and Holm-corrected. A verdict takes both p values '
         "below 0.05 and an interval that excludes 0. “Detectable” is the smallest true difference that such data "
-        "reveals four times in five.</p>"
+        "reveals four times in five. “Not worse” means that the interval lies above minus the margin, "
+        f"{comparisons[0].margin:g}.</p>"
     )
-    return _section("Paired differences", chart + note + _table(header, [_compared(one) for one in comparisons]))
+    return section("Paired differences", chart + note + table(header, [_compared(one, names) for one in comparisons]))
 
 
-def _compared(one: Comparison) -> tuple[str, ...]:
-    pair = escape(f"{one.label} - {one.reference}")
+def _short_names(report: EvaluationReport) -> dict[str, str]:
+    """Return label -> its last part, where that tells all models apart; pairs of whole labels fill the page."""
+    names = {one.label: one.label.rstrip("/").rpartition("/")[2] for one in report.evaluations}
+    return names if len(set(names.values())) == len(names) else {label: label for label in names}
+
+
+def _pair(one: Comparison, names: Mapping[str, str]) -> str:
+    return f"{names[one.label]} - {names[one.reference]}"
+
+
+def _compared(one: Comparison, names: Mapping[str, str]) -> tuple[str, ...]:
+    pair = escape(_pair(one, names))
     if one.verdict == NOT_COMPARABLE:
         return (pair, f"{one.difference:+.3f}", *[""] * 8, escape(f"{one.verdict}: {one.reason}"), "")
     return (
@@ -174,112 +182,9 @@ def _compared(one: Comparison) -> tuple[str, ...]:
         f"{one.p_value:.2g}",
         f"{one.clustered_p_value:.2g}",
         "" if one.detectable is None else f"{one.detectable:.3f}",
-        escape(one.verdict),
-        f"yes, within {one.margin:g}" if one.is_not_inferior else f"not shown for {one.margin:g}",
+        f'<span class="{escape(one.verdict)}">{escape(one.verdict)}</span>',
+        "yes" if one.is_not_inferior else "not shown",
     )
-
-
-def _breakdowns(report: EvaluationReport) -> str:
-    parts = [_breakdown(one, report.merge.label) for one in report.breakdowns]
-    if report.retentions:
-        rows = [
-            (escape(one.parent), escape(f"{one.column} = {one.value or '(none)'}"), str(one.n_questions),
-             f"{one.parent_accuracy:.3f}", f"{one.merge_accuracy:.3f}", f"{one.share:.0%}")
-            for one in report.retentions
-        ]  # fmt: skip
-        parts.append(
-            '<h3>What is left of each parent\'s strengths</h3><p class="quiet">Kinds of question that one parent '
-            "answers better than the others do.</p>"
-            + _table(("parent", "strong on", "questions", "parent", "merge", "kept"), rows)
-        )
-    return _section("By kind of question", "".join(parts)) if parts else ""
-
-
-def _breakdown(breakdown: Breakdown, merge: str) -> str:
-    labels = [score.label for score in breakdown.slices[0].scores]
-    header = "".join(f"<th>{escape(text)}</th>" for text in (breakdown.column, "questions", *labels))
-    rows: list[str] = []
-    for one in breakdown.slices:
-        cells = "".join(
-            f'<td class="{"merge" if score.label == merge else ""}">{score.accuracy:.3f}'
-            f"<small>{score.low:.2f} to {score.high:.2f}</small>"
-            f'<span class="fill"><i style="width:{100 * score.accuracy:.0f}%"></i></span></td>'
-            for score in one.scores
-        )
-        rows.append(f"<tr><td>{escape(one.value) or '(none)'}</td><td>{one.n_questions}</td>{cells}</tr>")
-    return f'<div class="scroll"><table><tr>{header}</tr>{"".join(rows)}</table></div><p></p>'
-
-
-def _answers(report: EvaluationReport) -> str:
-    if not report.summaries:
-        return ""
-    total, right = report.merge.n_questions, report.summaries[-1].target_histogram
-    letters = [(f"{one.label}", histogram_chart(one.histogram, total, f"Letters of {one.label}")) for one in
-               report.summaries] + [("right answers", histogram_chart(right, total, "Right letters"))]  # fmt: skip
-    curves = [
-        (f"{one.label}: error {one.calibration_error:.3f}", calibration_chart(one.calibration, one.label))
-        for one in report.summaries
-    ]
-    return _section(
-        "Letters given, and how sure the models are",
-        _figures(letters)
-        + '<h3>Calibration</h3><p class="quiet">Share of right answers over the probability of the chosen letter; '
-        "points on the diagonal know how much they know, points below it are too sure.</p>" + _figures(curves),
-    )
-
-
-def _changed(report: EvaluationReport, prompts: Mapping[str, str]) -> str:
-    changed = changed_questions(report)
-    if not changed:
-        return ""
-    labels = list(changed[0].answers)
-    header = "".join(f"<th{' class=text' if not number else ''}>{escape(text)}</th>"
-                     for number, text in enumerate(("question", "right", *labels)))  # fmt: skip
-    # Losses first: they are the price.
-    first = sorted(changed, key=lambda one: not one.lost_against)[:CHANGED_SHOWN]
-    rows = "".join(_changed_row(one, prompts.get(one.question, "")) for one in first)
-    lost = sum(bool(one.lost_against) for one in changed)
-    count = f"{len(changed):,} questions: {len(changed) - lost:,} won against a parent, {lost:,} lost."
-    more = f" The first {CHANGED_SHOWN} are listed." if len(changed) > CHANGED_SHOWN else ""
-    return _section(
-        "Questions that changed sides",
-        f'<p class="quiet">{count}{more} Log-probabilities of A, B, C, D in nats; the chosen one underlined.</p>'
-        f'<div class="scroll"><table><tr>{header}</tr>{rows}</table></div>',
-    )
-
-
-def _changed_row(one: ChangedQuestion, prompt: str) -> str:
-    name = escape(one.question)
-    shown = f"<details><summary>{name}</summary><pre>{escape(prompt)}</pre></details>" if prompt else name
-    cells = "".join(
-        f'<td class="{"right" if answer.is_correct else "wrong"}">{_log_probabilities(answer)}</td>'
-        for answer in one.answers.values()
-    )
-    return f"<tr><td>{shown}</td><td>{letter(one.target)}</td>{cells}</tr>"
-
-
-def _log_probabilities(answer: Answer) -> str:
-    # Adding 0.0 turns -0.0 into 0.
-    texts = [f"{round(value, 2) + 0.0:.2f}" for value in answer.log_probabilities]
-    texts[answer.prediction] = f'<span class="given">{texts[answer.prediction]}</span>'
-    return " ".join(texts)
-
-
-def _samples(samples: Sequence[Sample], merge: str) -> str:
-    parts: list[str] = []
-    for prompt in dict.fromkeys(sample.prompt for sample in samples):
-        answers = [sample for sample in samples if sample.prompt == prompt]
-        boxes = "".join(
-            f"<div{' class=merge' if one.label == merge else ''}><b>{escape(one.label)}</b>"
-            f"<pre>{escape(one.completion)}</pre></div>"
-            for one in answers
-        )
-        one = answers[0]
-        settings = f"{one.decoding}, at most {one.max_new_tokens} new tokens, seed {one.seed}, dtype {one.dtype}"
-        parts.append(
-            f'<h3>“{escape(prompt)}”</h3><p class="quiet">{escape(settings)}</p><div class="side">{boxes}</div>'
-        )
-    return _section("What the models write", "".join(parts)) if parts else ""
 
 
 def _origin(report: EvaluationReport, recipe_text: str, manifest: Manifest | None) -> str:
@@ -289,19 +194,19 @@ def _origin(report: EvaluationReport, recipe_text: str, manifest: Manifest | Non
         parts.append(f"<h3>Recipe</h3><pre>{escape(recipe_text.strip())}</pre>")
     if manifest is not None:
         rows = [
-            (escape(_portable(source.repo_id or source.label)), f"<code>{escape(source.commit or 'local')}</code>",
+            (escape(portable(source.repo_id or source.label)), f"<code>{escape(source.commit or 'local')}</code>",
              escape(source.license or "none declared"))
             for source in manifest.sources
         ]  # fmt: skip
         parts.append(
             f"<h3>Lineage</h3><p>Plan <code>{escape(manifest.plan_digest)}</code>, made {escape(manifest.created_at)} "
             f"with Mergeline {escape(manifest.engine_version)}; {manifest.parameter_count:,} parameters.</p>"
-            + _table(("source", "commit", "licence"), rows)
+            + table(("source", "commit", "licence"), rows, texts=3)
         )
     settings = {
         **{name: "default" if value is None else str(value) for name, value in asdict(merge.settings).items()},
-        "dataset": _portable(merge.settings.dataset or "the task's own"),
-        "task": _task(report),
+        "dataset": portable(merge.settings.dataset or "the task's own"),
+        "task": task_name(report),
         "task version": merge.task_version,
         "questions and prompts, sha256": merge.task_hash,
         "task source, sha256": merge.task_digest or "lm-eval's own",
@@ -310,41 +215,13 @@ def _origin(report: EvaluationReport, recipe_text: str, manifest: Manifest | Non
         **merge.versions,
     }
     rows = [(escape(name), f"<code>{escape(value)}</code>") for name, value in settings.items()]
-    parts.append(f"<details><summary>Settings, digests and versions</summary>{_table(('', ''), rows)}</details>")
+    parts.append(
+        f"<details><summary>Settings, digests and versions</summary>{table(('', ''), rows, texts=2)}</details>"
+    )
     if merge.prompt_source:
         parts.append(
             f"<details><summary>Source of the prompt</summary><pre>{escape(merge.prompt_source)}</pre></details>"
         )
     if tables := own_tables(report.evaluations):
         parts.append(f"<details><summary>lm-eval's own tables</summary><pre>{escape(tables)}</pre></details>")
-    return _section("Where it comes from", "".join(parts))
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, is_merge: Sequence[bool] = ()) -> str:
-    """Return a table of cells that are markup already."""
-    lines = [
-        f"<tr{' class=merge' if number < len(is_merge) and is_merge[number] else ''}>"
-        + "".join(f"<td>{cell}</td>" for cell in row)
-        + "</tr>"
-        for number, row in enumerate(rows)
-    ]
-    head = "".join(f"<th>{escape(text)}</th>" for text in header)
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
-
-
-def _figures(charts: Sequence[tuple[str, str]]) -> str:
-    figures = "".join(f"<figure>{chart}<figcaption>{escape(label)}</figcaption></figure>" for label, chart in charts)
-    return f'<div class="charts">{figures}</div>'
-
-
-def _task(report: EvaluationReport) -> str:
-    return Path(report.merge.settings.task).stem
-
-
-def _portable(location: str) -> str:
-    # An absolute path says where one machine keeps a file, and often whose machine it is.
-    return Path(location).name if Path(location).is_absolute() else location
+    return section("Where it comes from", "".join(parts))

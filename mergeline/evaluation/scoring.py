@@ -17,15 +17,13 @@ from mergeline.evaluation.breakdown import question_columns
 from mergeline.evaluation.lm_eval_task import shots_from_own_questions
 from mergeline.evaluation.loaded_model import load_model
 from mergeline.evaluation.records import Answer, Evaluation, EvaluationSettings
+from mergeline.evaluation.worker_process import TaskDataError
 from mergeline.lineage import canonical_json, digest
 
 if TYPE_CHECKING:
     from mergeline.evaluation.fast_engine import TokenizedPrompts
 
 _FILTER = "none"
-
-# Tokens of a batch for each question of ``batch_size``: on a processor small batches are the faster ones.
-_TOKENS_PER_QUESTION = {"cpu": 64, "cuda": 512}
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ def build_task(request: TaskRequest) -> Any:
     """Build lm-eval's task object and refuse what Mergeline cannot compare.
 
     Raises:
-        EvaluationInputError: no such task, its data is not at hand, or it is not multiple choice scored by ``acc``.
+        EvaluationInputError: no such task, or it is not multiple choice scored by ``acc``.
+        TaskDataError: its own data is not at hand.
     """
     try:
         loaded = _load(request)
@@ -81,12 +80,14 @@ def build_task(request: TaskRequest) -> Any:
         # lm-eval, datasets and the task's own code raise whatever they like; every one means that the task cannot be
         # had.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if request.rows is None:
+            raise TaskDataError(
+                f"lm-eval task {request.name!r} cannot be loaded ({reason}); give its questions as a dataset, or have "
+                "its own on this machine."
+            ) from error
         raise EvaluationInputError(
             f"lm-eval task {request.name!r} fails on the questions given ({reason}); mend the task, or give it "
             "questions with the fields it reads."
-            if request.rows is not None
-            else f"lm-eval task {request.name!r} cannot be loaded ({reason}); evaluation is offline: give the "
-            "questions as a file where the task's own are not on this machine."
         ) from error
     tasks = list(loaded["tasks"].values())
     if len(tasks) != 1:
@@ -134,6 +135,8 @@ def _load(request: TaskRequest) -> Any:
     with tempfile.TemporaryDirectory(prefix="mergeline-task-") as directory:
         if request.yaml_path is None:
             manager = TaskManager()
+            if request.name in {*manager.all_groups, *manager.all_tags}:
+                raise EvaluationInputError(f"lm-eval task {request.name!r} is a group of tasks; name one of them.")
         else:
             # lm-eval indexes whole directory trees: one that holds nothing but this task costs nothing to index.
             wrapper = Path(directory) / "task.yaml"
@@ -225,7 +228,6 @@ def _language_model(model: Any, tokenizer: Any, settings: EvaluationSettings, to
             tokenizer=tokenizer,
             batch_size=settings.batch_size,
             tokenized=tokenized,
-            tokens_per_batch=_TOKENS_PER_QUESTION[settings.device.partition(":")[0]] * settings.batch_size,
         )
     make_stock: Any = huggingface.HFLM
     return make_stock(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size)

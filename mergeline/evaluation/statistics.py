@@ -108,10 +108,16 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> f
 
 
 def design_effect(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """Return how many clustered values say as much about the mean as one independent value would; at least 1."""
+    """Return how many clustered values say as much about the mean as one independent value would; at least 1.
+
+    Values that are all the same, or of a single cluster, do not show how alike a cluster's values are: each cluster
+    then counts as one value.
+    """
     clustered = clustered_stderr(values, clusters)
     independent = clustered_stderr(values, range(len(values)))
-    return max(1.0, (clustered / independent) ** 2) if clustered and independent else 1.0
+    if clustered is None or not independent:
+        return len(values) / len(set(clusters))
+    return max(1.0, (clustered / independent) ** 2)
 
 
 def detectable_difference(stderr: float, questions: int) -> float:

@@ -16,7 +16,7 @@ from mergeline.evaluation.lm_eval_task import LmEvalTask
 from mergeline.evaluation.records import Answer, Evaluation, EvaluationSettings
 from mergeline.lineage import digest
 
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 """Raised whenever the same model, task and questions would be scored otherwise, so that nothing stale is reused."""
 
 _PACKAGES = ("lm_eval", "transformers", "torch", "tokenizers", "datasets")

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from mergeline.errors import EvaluationError, InputError
 from mergeline.evaluation.records import EvaluationSettings
-from mergeline.evaluation.worker_process import FAILURE_NAME, RESULT_NAME
+from mergeline.evaluation.worker_process import FAILURE_NAME, RESULT_NAME, TaskDataError
 
 ORPHANED = 3
 """Exit status of a worker whose parent has gone."""
@@ -33,6 +33,8 @@ def main(request_path: Path) -> int:
     try:
         _silence_libraries()
         result = job(request, progress)
+    except TaskDataError as error:
+        return _fail(directory, {"kind": "data", "problems": list(error.problems)})
     except InputError as error:
         return _fail(directory, {"kind": "input", "problems": list(error.problems)})
     except EvaluationError as error:
@@ -70,6 +72,14 @@ def _evaluate(request: dict[str, Any], progress: TextIO) -> None:
         )
 
 
+def _fetch(request: dict[str, Any], progress: TextIO) -> None:
+    """Build the task once with the Hub at hand: the datasets library then has its data."""
+    from mergeline.evaluation.scoring import TaskRequest, build_task
+
+    print(f"Fetching the data of lm-eval task {request['task']['name']}", file=progress)
+    build_task(TaskRequest(**request["task"]))
+
+
 def _sample(request: dict[str, Any], progress: TextIO) -> list[str]:
     from mergeline.evaluation.generation import complete
     from mergeline.evaluation.loaded_model import check_device, load_model
@@ -85,7 +95,11 @@ def _sample(request: dict[str, Any], progress: TextIO) -> list[str]:
     return completions
 
 
-_JOBS: dict[str, Callable[[dict[str, Any], TextIO], Any]] = {"evaluate": _evaluate, "sample": _sample}
+_JOBS: dict[str, Callable[[dict[str, Any], TextIO], Any]] = {
+    "evaluate": _evaluate,
+    "fetch": _fetch,
+    "sample": _sample,
+}
 
 
 def _private_stdout() -> TextIO:

@@ -31,8 +31,16 @@ class WorkerOutOfMemoryError(EvaluationError):
     """The process ran out of memory, or was killed as if it had."""
 
 
+class TaskDataError(EvaluationInputError):
+    """An lm-eval task's own data is not on this machine, or the task cannot be built for another reason."""
+
+
 def run_worker(
-    request: Mapping[str, Any], *, time_limit_seconds: float, on_line: Callable[[str], None] | None = None
+    request: Mapping[str, Any],
+    *,
+    time_limit_seconds: float,
+    on_line: Callable[[str], None] | None = None,
+    is_online: bool = False,
 ) -> Any:
     """Run :mod:`mergeline.evaluation.worker` on ``request`` and return what it answers, parsed from JSON.
 
@@ -40,9 +48,11 @@ def run_worker(
         request: Told to the process as JSON; see the worker's jobs.
         time_limit_seconds: After so long the process and all its children are killed.
         on_line: Called with each line of progress as it appears.
+        is_online: Whether the process may ask the Hub, without a token.
 
     Raises:
         EvaluationInputError: the process found the model, task or questions unfit.
+        TaskDataError: the task's own data could not be had.
         WorkerOutOfMemoryError: it ran out of memory.
         EvaluationError: it crashed, gave unusable scores, or took too long; with its last lines.
     """
@@ -50,7 +60,7 @@ def run_worker(
         directory = Path(name)
         (directory / REQUEST_NAME).write_text(json.dumps(request), "utf-8")
         listener = _Listener(on_line)
-        status, is_late = _run(directory, time_limit_seconds, listener)
+        status, is_late = _run(directory, time_limit_seconds, listener, worker_environment(is_online=is_online))
         if is_late:
             raise EvaluationError(
                 f"{listener.stage}: stopped after the time limit of {time_limit_seconds:g} s; "
@@ -74,7 +84,9 @@ class _Listener:
             self._on_line(line)
 
 
-def _run(directory: Path, time_limit_seconds: float, listener: _Listener) -> tuple[int, bool]:
+def _run(
+    directory: Path, time_limit_seconds: float, listener: _Listener, environment: Mapping[str, str]
+) -> tuple[int, bool]:
     is_late = threading.Event()
     with (directory / _LOG_NAME).open("wb") as log:
         process = subprocess.Popen(
@@ -83,7 +95,7 @@ def _run(directory: Path, time_limit_seconds: float, listener: _Listener) -> tup
             stdin=subprocess.PIPE,  # held open: its end tells the worker that this process is gone
             stdout=subprocess.PIPE,
             stderr=log,
-            env=worker_environment(),
+            env=environment,
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
@@ -116,8 +128,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def worker_environment() -> dict[str, str]:
-    """Return the worker's environment: this process's without its secrets, offline and quiet."""
+def worker_environment(*, is_online: bool = False) -> dict[str, str]:
+    """Return the worker's environment: this process's without its secrets, quiet, and offline unless told otherwise."""
     inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())}
     root = Path(mergeline.__file__).resolve().parent.parent
     # A checkout may be importable here only through the working directory. Site-packages must not come before the
@@ -126,8 +138,7 @@ def worker_environment() -> dict[str, str]:
     return inherited | {
         "PYTHONPATH": os.pathsep.join(filter(None, [checkout, inherited.get("PYTHONPATH")])),
         "PYTHONWARNINGS": "ignore",
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
+        **({} if is_online else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}),
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -143,6 +154,8 @@ def _failure(directory: Path, status: int, stage: str) -> Exception:
         failure: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if failure["kind"] == "input":
             return EvaluationInputError(failure["problems"])
+        if failure["kind"] == "data":
+            return TaskDataError(failure["problems"])
         if failure["kind"] == "memory":
             return WorkerOutOfMemoryError(f"{stage}: out of memory ({failure['message']}).")
         return EvaluationError(failure["message"])

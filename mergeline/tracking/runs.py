@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from mergeline.errors import TrackingError
-from mergeline.evaluation.records import Evaluation, EvaluationReport, Sample
-from mergeline.lineage import Manifest, digest
+from mergeline.errors import TrackingInputError
 from mergeline.tracking import summary
+from mergeline.tracking.models import evaluated_models, log_model, register
+from mergeline.tracking.note import EXPERIMENT_NOTE, merge_note
 from mergeline.tracking.privacy import without_secrets
+from mergeline.tracking.record import MergeRecord, without_private
 from mergeline.tracking.store import TrackingSettings, artifact_location, opened_store
-from mergeline.tracking.writing import finish, log, write_files
+from mergeline.tracking.summary import PLAN_TAG
+from mergeline.tracking.writing import finish, link_models, log, log_questions, log_scores, write_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-PLAN_TAG = "mergeline.plan_digest"
+    from mergeline.tracking.models import EvaluatedModel
+
 FAILURE_TAG = "mergeline.failure"
 EVALUATION_TAG = "mergeline.evaluation_digest"
 _PARENT_TAG = "mlflow.parentRunId"
@@ -49,100 +50,78 @@ def open_run(
         tags: Added to the run, e.g. ``prefect.flow_run_id``; the latest value stays.
 
     Raises:
-        InputError: MLflow is not installed.
-        TrackingError: MLflow could not be reached or refused.
+        TrackingInputError: The store named cannot be used.
+        TrackingError: MLflow does not answer, or refused.
     """
     with opened_store(settings) as client:
         experiment = _experiment(client, settings)
         run = _find_run(client, experiment.experiment_id, {PLAN_TAG: plan_digest})
         if run is None:
-            run = client.create_run(
-                experiment.experiment_id, tags={PLAN_TAG: plan_digest}, run_name=without_secrets(name)
-            )
+            run = _create_run(client, experiment.experiment_id, {PLAN_TAG: plan_digest}, name)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
             if FAILURE_TAG in run.data.tags:
                 client.delete_tag(run.info.run_id, FAILURE_TAG)
-        run_id, experiment_id = str(run.info.run_id), str(run.info.experiment_id)
-        log(client, run_id, tags=tags or {})
-    page = f"{settings.address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
-    # MLflow opens in its GenAI mode, where models are called agents, unless told otherwise.
-    url = f"{page}?workflowType=machine_learning" if settings.is_server else None
-    return TrackedRun(run_id, experiment_id, url)
+        log(client, run.info.run_id, tags=tags or {})
+    return _tracked(settings, run)
 
 
-def record_merge(
-    run: TrackedRun,
-    settings: TrackingSettings,
-    *,
-    manifest: Manifest,
-    recipe_text: str,
-    pipeline_text: str | None,
-    plan_json: str,
-    parameters: Mapping[str, summary.Scalar],
-    metrics: Mapping[str, float],
-    reports: Sequence[EvaluationReport],
-    samples: Sequence[Sample],
-    tags: Mapping[str, str],
-    timestamp_ms: int,
-    pages: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Record a finished merge and end its run; doing so again adds nothing twice.
-
-    Args:
-        run: From :func:`open_run`.
-        settings: The store the run is in.
-        manifest: What the model is made of.
-        recipe_text: The recipe as written.
-        pipeline_text: The pipeline as written, if there was one.
-        plan_json: The merge plan.
-        parameters: Flat numbers and words that tell this merge from its siblings, e.g. ``t.self_attn``.
-        metrics: Measurements, e.g. ``merge/seconds``, ``merge/bytes``.
-        reports: The evaluations, one per lm-eval task; every model in them gets a child run.
-        samples: Prompts and completions.
-        tags: E.g. ``hf.repo``, ``hf.commit``, ``prefect.flow_run_id``, the verdict.
-        timestamp_ms: When the merge ended, in milliseconds since 1970, equal in every repetition: MLflow keeps
-            one history point per metric, value and timestamp.
-        pages: Further artifacts, path -> text, e.g. the evaluation as an HTML page.
+def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun:
+    """Write all of a finished merge's record and end its run; doing so again adds nothing twice.
 
     Raises:
-        TrackingError: MLflow could not be reached or refused.
+        TrackingInputError: The store named cannot be used.
+        TrackingError: MLflow does not answer, or refused a record.
     """
-    scores = [summary.report_metrics(report) for report in reports]
-    page = {_NOTE_TAG: summary.note(manifest, reports, (tags.get("hf.repo"), tags.get("hf.commit")))}
-    versions = {"mergeline.version": manifest.engine_version} | _version_tags(manifest.versions)
-    texts = summary.files(
-        manifest=manifest,
-        recipe_text=recipe_text,
-        pipeline_text=pipeline_text,
-        plan_json=plan_json,
-        reports=reports,
-        samples=samples,
-    ) | dict(pages)
+    record = without_private(record)
+    timestamp_ms, plan_tag = record.timestamp_ms, {PLAN_TAG: record.manifest.plan_digest}
     with opened_store(settings) as client:
+        experiment_id = _experiment(client, settings).experiment_id
+        run = _find_run(client, experiment_id, plan_tag)
+        took_ms = round(1000 * sum(record.measurements.get(f"{stage}/seconds", 0.0) for stage in ("fetch", "merge")))
+        run = run or _create_run(client, experiment_id, plan_tag, record.name, max(0, timestamp_ms - took_ms))
+        run_id = str(run.info.run_id)
+        # Scores first: MLflow's comparison opens with the first metric that a run was given.
+        metrics = {key: value for report in record.reports for key, value in summary.report_metrics(report).items()}
+        metrics |= {summary.legal_key(key): value for key, value in record.metrics.items()}
         log(
             client,
-            run.run_id,
-            parameters=summary.merge_parameters(manifest, parameters),
-            metrics=dict(ChainMap(*scores, {summary.legal_key(key): value for key, value in metrics.items()})),
-            tags={PLAN_TAG: manifest.plan_digest} | versions | page | dict(tags),
+            run_id,
+            parameters=summary.merge_parameters(record),
+            metrics=metrics,
+            measurements={summary.legal_key(key): value for key, value in record.measurements.items()},
+            tags=summary.merge_tags(record) | {_NOTE_TAG: merge_note(record)},
             timestamp_ms=timestamp_ms,
         )
-        write_files(client, run.run_id, texts)
-        for identity, evaluations in _by_model(reports).items():
-            _record_model(client, run, identity, evaluations, timestamp_ms)
-        finish(client, run.run_id, timestamp_ms)
+        write_files(client, run_id, summary.files(record))
+        output = _record_models(client, _tracked(settings, run), record)
+        if record.publication is not None:
+            register(client, settings.experiment, run_id, output, record)
+        finish(client, run_id, timestamp_ms)
+    return _tracked(settings, run)
 
 
 def fail_run(run: TrackedRun, settings: TrackingSettings, reason: str) -> None:
     """End a run as failed, with the reason as tag ``mergeline.failure``.
 
     Raises:
-        TrackingError: MLflow could not be reached or refused.
+        TrackingError: MLflow does not answer, or refused.
     """
     with opened_store(settings) as client:
         log(client, run.run_id, tags={FAILURE_TAG: reason})
         client.set_terminated(run.run_id, "FAILED")
+
+
+def page_url(settings: TrackingSettings, experiment_id: str, run_id: str) -> str | None:
+    """Return the address of a run's page, or None where no server shows it."""
+    page = f"{settings.address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    # MLflow opens in its GenAI mode, where models are called agents, unless told otherwise.
+    return f"{page}?workflowType=machine_learning" if settings.is_server else None
+
+
+def _tracked(settings: TrackingSettings, run: Run) -> TrackedRun:
+    run_id, experiment_id = str(run.info.run_id), str(run.info.experiment_id)
+    return TrackedRun(run_id, experiment_id, page_url(settings, experiment_id, run_id))
 
 
 def _experiment(client: MlflowClient, settings: TrackingSettings) -> Experiment:
@@ -151,7 +130,9 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> Experiment:
     experiment = client.get_experiment_by_name(settings.experiment)
     if experiment is None:
         try:
-            experiment_id = client.create_experiment(settings.experiment, artifact_location(settings))
+            experiment_id = client.create_experiment(
+                settings.experiment, artifact_location(settings), {_NOTE_TAG: EXPERIMENT_NOTE}
+            )
             experiment = client.get_experiment(experiment_id)
         except MlflowException as error:
             # Another process that writes to the same server was quicker.
@@ -160,12 +141,12 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> Experiment:
             experiment = client.get_experiment_by_name(settings.experiment)
     assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
-        raise TrackingError(
+        raise TrackingInputError(
             f"MLflow experiment {settings.experiment!r} was deleted; restore it "
             f"(mlflow experiments restore -x {experiment.experiment_id}) or name another."
         )
     if settings.database is not None and str(experiment.artifact_location).startswith("mlflow-artifacts:"):
-        raise TrackingError(
+        raise TrackingInputError(
             f"MLflow experiment {settings.experiment!r} keeps its files behind a server; give the server's "
             f"http address instead of {settings.address}, or name another experiment."
         )
@@ -174,53 +155,67 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> Experiment:
 
 def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
     condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    # The oldest, so that two processes that both created one agree from then on.
-    runs = client.search_runs([experiment_id], condition, max_results=1, order_by=["attributes.start_time ASC"])
+    # The first one made, so that two processes that both made one agree. Its start may be set, its id decides ties.
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    runs = client.search_runs([experiment_id], condition, max_results=1, order_by=order)
     return runs[0] if runs else None
 
 
-def _by_model(reports: Sequence[EvaluationReport]) -> dict[tuple[str, str], list[Evaluation]]:
-    """Group the evaluations of one model: (digest of all that a child run's parameters hold, role) -> evaluations."""
-    groups: dict[tuple[str, str], list[Evaluation]] = {}
-    for report in reports:
-        for evaluation in report.evaluations:
-            role = "merge" if evaluation is report.merge else "reference"
-            # Parameters never change in MLflow, so a model evaluated in another way is another run.
-            identity = digest([evaluation.model_digest, summary.evaluation_parameters(evaluation, role)])
-            groups.setdefault((identity, role), []).append(evaluation)
-    return groups
+def _create_run(
+    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], name: str, start_time: int | None = None
+) -> Run:
+    """Create a run found by its tags; if another process has made one meanwhile, that is the run."""
+    made = client.create_run(experiment_id, start_time, dict(tags), run_name=without_secrets(name))
+    found = _find_run(client, experiment_id, tags) or made
+    if found.info.run_id != made.info.run_id:
+        client.delete_run(made.info.run_id)
+    return found
 
 
-def _record_model(
-    client: MlflowClient,
-    parent: TrackedRun,
-    identity: tuple[str, str],
-    evaluations: Sequence[Evaluation],
-    timestamp_ms: int,
+def _record_models(client: MlflowClient, run: TrackedRun, record: MergeRecord) -> str | None:
+    """Record every evaluated model and its scores; return the merge's LoggedModel, None if it was not evaluated."""
+    for report in record.reports:
+        log_questions(client, run.run_id, report.merge)
+    inputs: list[str] = []
+    output: str | None = None
+    for model in evaluated_models(record):
+        model_id = log_model(client, run.experiment_id, run.run_id, model, record)
+        if model.is_merge:
+            output = model_id
+        else:
+            inputs.append(model_id)
+        _record_scores(client, run, model, model_id, record)
+    link_models(client, run.run_id, inputs, output)
+    return output
+
+
+def _record_scores(
+    client: MlflowClient, parent: TrackedRun, model: EvaluatedModel, model_id: str, record: MergeRecord
 ) -> None:
-    model, (evaluated_as, role) = evaluations[0], identity
-    tags = {_PARENT_TAG: parent.run_id, EVALUATION_TAG: evaluated_as}
+    """Record one model's scores as a run of its own beneath the merge's, tied to model and questions."""
+    evaluations = [evaluation for evaluation, _ in model.scores]
+    tags = {_PARENT_TAG: parent.run_id, EVALUATION_TAG: model.evaluated_as}
     child = _find_run(client, parent.experiment_id, tags)
     if child is None:
         elapsed_ms = round(1000 * sum(evaluation.elapsed_seconds for evaluation in evaluations))
-        child = client.create_run(
-            parent.experiment_id, max(0, timestamp_ms - elapsed_ms), tags, run_name=without_secrets(model.label)
-        )
+        start_time = max(0, record.timestamp_ms - elapsed_ms)
+        name = record.name if model.is_merge else model.label
+        child = _create_run(client, parent.experiment_id, tags, name, start_time)
     run_id = str(child.info.run_id)
-    for evaluation in evaluations:
+    for evaluation, report in model.scores:
         task = summary.legal_key(evaluation.settings.task)
         of_task = {f"task_version.{task}": evaluation.task_version, f"task_hash.{task}": evaluation.task_hash}
         log(
             client,
             run_id,
-            parameters=summary.evaluation_parameters(evaluation, role),
-            metrics=summary.evaluation_metrics(evaluation),
-            tags={"mergeline.model_digest": model.model_digest} | of_task | _version_tags(evaluation.versions),
-            timestamp_ms=timestamp_ms,
+            parameters=summary.evaluation_parameters(evaluation, model.role),
+            tags={"mergeline.model_digest": evaluation.model_digest}
+            | of_task
+            | summary.version_tags(evaluation.versions),
+        )
+        log_scores(
+            client, run_id, model_id, evaluation, summary.evaluation_metrics(evaluation, report), record.timestamp_ms
         )
     log(client, run_id, tags={_NOTE_TAG: "\n\n".join(evaluation.table for evaluation in evaluations)})
-    finish(client, run_id, timestamp_ms)
-
-
-def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
-    return {f"version.{package}": version for package, version in versions.items()}
+    link_models(client, run_id, [model_id], None)
+    finish(client, run_id, record.timestamp_ms)

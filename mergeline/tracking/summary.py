@@ -1,30 +1,76 @@
-"""A merge's records as MLflow shows them: parameters, metrics, a note and files. Pure."""
+"""A merge as MLflow shows it: name, parameters, metrics, tags and files. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import PurePath
 
-from mergeline.evaluation.records import Comparison, Evaluation, EvaluationReport, Sample
-from mergeline.lineage import MANIFEST_NAME, Manifest
+from mergeline.evaluation.records import Evaluation, EvaluationReport
+from mergeline.lineage import MANIFEST_NAME, SourceRecord, digest
+from mergeline.tracking.record import MergeRecord, Scalar
 
-Scalar = str | float | int | bool
+PLAN_TAG = "mergeline.plan_digest"
+SOURCE_TAG = "mergeline.source."
+"""Followed by a source's commit, or the fingerprint of a local one; its value is the source's name."""
+
+_NAMED_PARAMETERS = 3
+_NAME_CHARACTERS = 24
 
 
-def merge_parameters(manifest: Manifest, parameters: Mapping[str, Scalar]) -> dict[str, str]:
-    """Return what decides a merge's weights, flat; sources are numbered from 1 in the manifest's order."""
-    flat: dict[str, Scalar] = {"method": manifest.merge_method}
+def run_name(name: str, method: str, parameters: Mapping[str, Scalar]) -> str:
+    """Return a name that says in what a merge differs from its siblings, e.g. ``marcoro slerp t=0.5``.
+
+    Args:
+        name: The pipeline's.
+        method: The merge method, left out where ``name`` says it already.
+        parameters: As :func:`mergeline.parameters.flat_parameters` gives them.
+    """
+    words = [name] if method in name else [name, method]
+    settings = [f"{key}={_short(value)}" for key, value in parameters.items()]
+    more = ["..."] if len(settings) > _NAMED_PARAMETERS else []
+    return " ".join([*words, *settings[:_NAMED_PARAMETERS], *more])
+
+
+def merge_parameters(record: MergeRecord) -> dict[str, str]:
+    """Return what decides a merge's bytes, flat; sources are numbered from 1 in the manifest's order."""
+    manifest, parameters = record.manifest, record.parameters
+    flat: dict[str, Scalar] = {"method": manifest.merge_method, "engine_version": manifest.engine_version}
     if dtype := manifest.recipe.get("out_dtype") or manifest.recipe.get("dtype"):
         flat["dtype"] = str(dtype)
     for number, source in enumerate(manifest.sources, start=1):
-        flat[f"source.{number}"] = source.repo_id or _portable(source.label)
+        flat[f"source.{number}"] = source.repo_id or portable(source.label)
         if source.commit is not None:
             flat[f"source.{number}.commit"] = source.commit
-    return {legal_key(name): str(value) for name, value in (flat | dict(parameters)).items()}
+    return {legal_key(name): str(value) for name, value in (flat | parameters).items()}
+
+
+def merge_tags(record: MergeRecord) -> dict[str, str]:
+    """Return what joins a run with the other records of its merge; see ``docs/lineage.md``."""
+    manifest, published = record.manifest, record.publication
+    tags = {PLAN_TAG: manifest.plan_digest, "mergeline.version": manifest.engine_version} | record.tags
+    if record.pipeline_text is not None:
+        tags["mergeline.config_digest"] = digest(record.pipeline_text)
+    tags |= {f"{SOURCE_TAG}{source_key(source)}": portable(source.label) for source in manifest.sources}
+    if published is not None:
+        tags |= {"hf.repo": published.repo_id, "hf.commit": published.commit, "hf.url": published.url}
+    verdicts = {comparison.verdict for report in record.reports for comparison in report.comparisons}
+    if verdicts:
+        tags["verdict"] = ", ".join(sorted(verdicts))
+    return tags | version_tags(manifest.versions)
+
+
+def version_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    """Return one tag per package."""
+    return {f"version.{package}": version for package, version in versions.items()}
+
+
+def source_key(source: SourceRecord) -> str:
+    """Return what identifies a source wherever it is called what: its commit, or a local one's fingerprint."""
+    return source.commit or source.fingerprint[:40]
 
 
 def evaluation_parameters(evaluation: Evaluation, role: str) -> dict[str, str]:
@@ -34,22 +80,29 @@ def evaluation_parameters(evaluation: Evaluation, role: str) -> dict[str, str]:
     return {name: str(value) for name, value in flat.items() if value is not None}
 
 
-def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Return one model's score; the same names on every run."""
+def evaluation_metrics(evaluation: Evaluation, report: EvaluationReport) -> dict[str, float]:
+    """Return one model's score, whole and broken down; the same names on every run."""
     task = legal_key(evaluation.settings.task)
-    return {
+    metrics = {
         f"{task}/acc": evaluation.accuracy,
         f"{task}/acc_stderr": evaluation.stderr,
         f"{task}/questions": float(evaluation.n_questions),
         f"{task}/seconds": evaluation.elapsed_seconds,
     }
+    for breakdown in report.breakdowns:
+        for piece in breakdown.slices:
+            key = legal_key(f"{task}/acc.{breakdown.column}.{_slug(piece.value)}")
+            for score in piece.scores:
+                if score.label == evaluation.label:
+                    metrics[key] = score.accuracy
+    return metrics
 
 
 def report_metrics(report: EvaluationReport) -> dict[str, float]:
     """Return the merge's score and its distance from each parent, e.g. ``spartqa_train/difference.compass``."""
     task = legal_key(report.merge.settings.task)
     names = short_names(report)
-    metrics = evaluation_metrics(report.merge) | {
+    metrics = evaluation_metrics(report.merge, report) | {
         f"{task}/majority_acc": report.majority_accuracy,
         f"{task}/chance_acc": report.chance_accuracy,
     }
@@ -66,54 +119,23 @@ def report_metrics(report: EvaluationReport) -> dict[str, float]:
     return metrics
 
 
-def note(manifest: Manifest, reports: Sequence[EvaluationReport], published: tuple[str | None, str | None]) -> str:
-    """Write the Markdown that heads the run's page.
-
-    Args:
-        manifest: What the model is made of.
-        reports: Its evaluations.
-        published: Hub repository and commit, None where it was not published.
-    """
-    sources = ", ".join(f"`{source.repo_id or _portable(source.label)}`" for source in manifest.sources)
-    paragraphs = [f"**{manifest.merge_method}** of {sources}"]
-    repo, commit = published
-    if repo:
-        paragraphs.append(f"Published as `{repo}`" + (f" at commit `{commit}`" if commit else ""))
-    for report in reports:
-        paragraphs.append(_result_table(report))
-        paragraphs.append(
-            f"{report.merge.n_questions} questions; always the most frequent answer: {report.majority_accuracy:.3f}; "
-            f"chance: {report.chance_accuracy:.3f}."
-        )
-        paragraphs.extend(f"- {flag}" for flag in report.flags)
-    return "\n\n".join(paragraphs)
-
-
-def files(
-    *,
-    manifest: Manifest,
-    recipe_text: str,
-    pipeline_text: str | None,
-    plan_json: str,
-    reports: Sequence[EvaluationReport],
-    samples: Sequence[Sample],
-) -> dict[str, str]:
+def files(record: MergeRecord) -> dict[str, str]:
     """Return the run's files: relative path -> text."""
     texts = {
-        "recipe.yaml": recipe_text,
-        "plan.json": plan_json,
-        MANIFEST_NAME: _json(asdict(manifest)),
+        "recipe.yaml": record.recipe_text,
+        "plan.json": record.plan_json,
+        MANIFEST_NAME: _json(asdict(record.manifest)),
     }
-    if pipeline_text is not None:
-        texts["pipeline.yaml"] = pipeline_text
-    if samples:
-        texts["samples.json"] = _json([asdict(sample) for sample in samples])
-    for report in reports:
-        folder = f"evaluation/{_slug(report.merge.settings.task)}"
+    if record.pipeline_text is not None:
+        texts["pipeline.yaml"] = record.pipeline_text
+    if record.samples:
+        texts["samples.json"] = _json([asdict(sample) for sample in record.samples])
+    for report in record.reports:
+        folder = evaluation_folder(report)
         names = short_names(report)
         for evaluation in report.evaluations:
-            record = _portable_evaluation(evaluation)
-            texts[f"{folder}/{names[evaluation.label]}.json"] = _json(asdict(record))
+            of_model = _portable_evaluation(evaluation)
+            texts[f"{folder}/{names[evaluation.label]}.json"] = _json(asdict(of_model))
             texts[f"{folder}/{names[evaluation.label]}.md"] = f"{evaluation.table.rstrip()}\n"
         texts[f"{folder}/comparison.json"] = _json(
             {
@@ -123,12 +145,26 @@ def files(
                 "flags": list(report.flags),
             }
         )
-    return texts
+    return texts | record.pages
+
+
+def evaluation_file(report: EvaluationReport) -> str:
+    """Return where a run keeps the merge's answers to one lm-eval task."""
+    return f"{evaluation_folder(report)}/{short_names(report)[report.merge.label]}.json"
+
+
+def evaluation_folder(report: EvaluationReport) -> str:
+    """Return where a run keeps all there is of one lm-eval task."""
+    return f"evaluation/{_slug(report.merge.settings.task)}"
 
 
 def short_names(report: EvaluationReport) -> dict[str, str]:
+    """Return the name of each evaluated model in keys and files; see :func:`short_labels`."""
+    return short_labels(evaluation.label for evaluation in report.evaluations)
+
+
+def short_labels(labels: Iterable[str]) -> dict[str, str]:
     """Return label -> a name fit for a metric key and a file: the last part of the label where that is unique."""
-    labels = list(dict.fromkeys(evaluation.label for evaluation in report.evaluations))
     last_parts = {label: _slug(label.rstrip("/").rpartition("/")[2]) for label in labels}
     uses = Counter(last_parts.values())
     return {
@@ -142,42 +178,22 @@ def legal_key(name: str) -> str:
     return re.sub(r"[^\w/.: -]", "-", name.removesuffix(",none")).strip("/") or "-"
 
 
-def _result_table(report: EvaluationReport) -> str:
-    comparisons = {comparison.reference: comparison for comparison in report.comparisons}
-    rows = [
-        f"| Model | {report.merge.settings.task} acc | stderr | merge - model, 95 % interval | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for evaluation in report.evaluations:
-        is_winner = evaluation is report.merge and {pair.verdict for pair in report.comparisons} == {"better"}
-        label = f"**{evaluation.label}**" if is_winner else evaluation.label
-        rows.append(
-            f"| {label} | {evaluation.accuracy:.3f} | {evaluation.stderr:.4f} | "
-            f"{_difference(comparisons.get(evaluation.label))} |"
-        )
-    return "\n".join(rows)
+def _short(value: Scalar) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value).replace(", ", ",")
+    return text if len(text) <= _NAME_CHARACTERS else f"{text[: _NAME_CHARACTERS - 3]}..."
 
 
-def _difference(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return "|"
-    return (
-        f"{comparison.difference:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}] | {comparison.verdict}"
-        if comparison.verdict != "not comparable"
-        else f"| {comparison.verdict}"
-    )
-
-
-def _portable(location: str) -> str:
-    # An absolute path says where one machine keeps a file, and often whose machine it is.
-    return PurePath(location).name if PurePath(location).is_absolute() else location
+def portable(location: str) -> str:
+    """Shorten an absolute path to its name: it says where one machine keeps a file, and often whose machine it is."""
+    is_elsewhere = PurePath(location).is_absolute() or location.startswith("~")
+    return PurePath(location).name if is_elsewhere else location
 
 
 def _portable_evaluation(evaluation: Evaluation) -> Evaluation:
     settings = evaluation.settings
     if settings.dataset is None:
         return evaluation
-    return replace(evaluation, settings=replace(settings, dataset=_portable(settings.dataset)))
+    return replace(evaluation, settings=replace(settings, dataset=portable(settings.dataset)))
 
 
 def _slug(text: str) -> str:

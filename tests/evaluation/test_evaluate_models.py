@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 import mergeline.evaluation
+from deployments.local.demo import TOKEN
+from deployments.local.hub import LocalHub
 from mergeline.errors import EvaluationError, EvaluationInputError
 from mergeline.evaluation import EvaluationSettings, ModelToEvaluate, evaluate_models, report
 from mergeline.evaluation.questions import load_questions
@@ -178,29 +181,56 @@ def children():
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc")
-def test_a_process_killed_for_its_memory_is_tried_once_more_with_half_the_batch(tmp_path, demo_models, questions_file):
-    lines = []
+def evaluate_and_strike(directory, model, questions, signals):
+    """Evaluate; while a process does, send it the next signal as soon as it says that it has begun."""
+    lines, waiting = [], list(signals)
 
-    def kill_once(line):
+    def strike(line):
         lines.append(line)
-        if len(lines) == 1:
+        if waiting and line.endswith("(1 of 1)"):
+            number = waiting.pop(0)
             for pid in children():
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
-    (evaluation,) = evaluate_models(
-        [ModelToEvaluate("base", demo_models / "base")],
-        SETTINGS,
-        questions=questions_file,
-        cache_dir=tmp_path,
-        on_line=kill_once,
-    )
-    assert evaluation.settings == replace(SETTINGS, batch_size=16)
-    assert lines[1] == (
+    def evaluate():
+        return evaluate_models(
+            [ModelToEvaluate("base", model)], SETTINGS, questions=questions, cache_dir=directory, on_line=strike
+        )
+
+    return evaluate, lines
+
+
+needs_proc = pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc"
+)
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_process_killed_for_its_memory_is_tried_again_with_ever_smaller_batches(
+    tmp_path, demo_models, questions_file
+):
+    signals = [signal.SIGKILL, signal.SIGKILL]
+    evaluate, lines = evaluate_and_strike(tmp_path, demo_models / "base", questions_file, signals)
+    (evaluation,) = evaluate()
+    assert evaluation.settings == replace(SETTINGS, batch_size=8)
+    assert [line.rpartition(". ")[2] for line in lines if "Trying" in line] == [
+        "Trying again with batches of 16.", "Trying again with batches of 8.",
+    ]  # fmt: skip
+    assert lines[1].startswith(
         "Evaluating base on spartqa_train (1 of 1): the process was killed, most likely for want of memory; use a "
-        "smaller batch or another machine. Trying once more with batches of 16."
+        "smaller batch or another machine."
     )
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_crash_ends_the_evaluation_and_not_its_caller(tmp_path, demo_models, questions_file):
+    evaluate, lines = evaluate_and_strike(tmp_path, demo_models / "base", questions_file, [signal.SIGSEGV])
+    with pytest.raises(EvaluationError, match=r"\(1 of 1\): the process ended with signal SIGSEGV"):
+        evaluate()
+    assert len(lines) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -232,7 +262,7 @@ def test_models_need_labels_of_their_own(tmp_path, demo_models, questions_file):
 
 def test_the_shipped_task_asks_for_questions(tmp_path, demo_models):
     with pytest.raises(
-        EvaluationInputError, match="'spartqa_train' has no data of its own; name a file or a Hub dataset"
+        EvaluationInputError, match="'spartqa_train' has no data of its own; name a dataset with the questions"
     ):
         evaluate_models([ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions=None, cache_dir=tmp_path)
 
@@ -310,3 +340,46 @@ def test_generated_questions_and_a_loaded_dtype(tmp_path, demo_models):
         [ModelToEvaluate("base", demo_models / "base")], settings, questions=None, cache_dir=tmp_path
     )
     assert (evaluation.n_questions, evaluation.loaded_dtype, evaluation.n_fast) == (12, "bfloat16", 12)
+
+
+OWN_DATA = """\
+task: own
+dataset_path: {repository}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{story}}}} {{{{question}}}}"
+doc_to_choice: ['A', 'B', 'C', 'D']
+doc_to_target: "{{{{answer}}}}"
+metric_list:
+  - metric: acc
+"""
+
+
+@pytest.mark.slow
+def test_a_tasks_own_data_is_fetched_from_the_hub_once_by_a_process_without_a_model(
+    tmp_path, demo_models, questions_file, monkeypatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    lines = []
+    with LocalHub(tmp_path / "hub") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+        repository = api.create_repo("own", repo_type="dataset").repo_id
+        rows = "".join(f"{line}\n" for line in questions_file.read_text().splitlines()[:12])
+        api.upload_file(
+            path_or_fileobj=rows.encode(), path_in_repo="test.jsonl", repo_id=repository, repo_type="dataset"
+        )
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        (tmp_path / "own.yaml").write_text(OWN_DATA.format(repository=repository))
+        (evaluation,) = evaluate_models(
+            [ModelToEvaluate("base", demo_models / "base")],
+            EvaluationSettings(str(tmp_path / "own.yaml"), engine="fast"),
+            questions=None,
+            cache_dir=tmp_path / "cache",
+            on_line=lines.append,
+        )
+    assert [answer.question for answer in evaluation.answers] == [f"directions-{number}" for number in range(12)]
+    assert [line.partition(" (")[0] for line in lines[:2]] == [
+        "Fetching the data of lm-eval task own", "Evaluating base on own",
+    ]  # fmt: skip
+    # What nobody can vouch for is not kept.
+    assert not (tmp_path / "cache").exists()

@@ -90,7 +90,7 @@ def test_the_page_shows_every_part(page):
     ]  # fmt: skip
     text = " ".join(Page(page).text)
     for shown in ("no detectable difference", "chance 0.250", "majority answer 0.250", "some parent right 1.000",
-                  "merge - owner/left", "merge_method: slerp", "ab" * 32, "c" * 40, "A merge & more",
+                  "merge - left", "merge_method: slerp", "ab" * 32, "c" * 40, "A merge & more",
                   "Context:\na < b", "cosine, by layer: faint 0.9300, strong 0.5000"):  # fmt: skip
         assert shown in text
     assert page.count('<rect class="cell"') == 5

@@ -165,6 +165,16 @@ def test_design_effect_of_copies_is_their_number():
     assert design_effect([1.0] * 10, range(10)) == 1.0
 
 
+def test_values_that_never_differ_are_worth_one_a_cluster():
+    """A model that is always right on 1,000 questions in 30 clusters has been right 30 times."""
+    clusters = [number % 30 for number in range(1000)]
+    assert design_effect([1.0] * 1000, clusters) == pytest.approx(1000 / 30)
+    interval = paired_interval([0] * 1000, clusters)
+    alone = paired_interval([0] * 30, range(30))
+    assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high))
+    assert design_effect([1.0, 0.0], ["story", "story"]) == 2.0
+
+
 def test_detectable_difference_matches_statsmodels_and_the_research():
     # 1,000 questions of which 5 % differ: 2.0 points at 80 % power.
     stderr = math.sqrt(0.05 / 1000)

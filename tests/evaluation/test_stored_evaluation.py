@@ -35,7 +35,10 @@ def key():
         {"versions": {"lm_eval": "0.4.14"}},
         *(
             {"settings": replace(EvaluationSettings(task="spartqa_train"), **setting)}
-            for setting in ({"limit": 10}, {"batch_size": 1}, {"dtype": "float32"}, {"device": "cuda"}, {"seed": 1})
+            for setting in (
+                *({"limit": 10}, {"batch_size": 1}, {"dtype": "float32"}, {"device": "cuda"}, {"seed": 1}),
+                {"engine": "fast"},
+            )
         ),
     ],
 )

@@ -49,6 +49,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 BROKEN: dict[str, tuple[dict[str, object], list[str], str]] = {
     "unknown key": ({"evalute": {}}, [], "pipeline.yaml:8: evalute: unknown key. Did you mean `evaluate`?"),
     "bad name": ({"name": "my merge"}, [], "pipeline.yaml:1: name: string should match pattern"),
+    "no store of MLflow's": (
+        {"track": {"uri": "file:///runs"}},
+        [],
+        "pipeline.yaml:9: track.uri: string should match pattern",
+    ),
     "missing recipe": ({"recipe": "no.yaml"}, [], "no.yaml: no such recipe file; check the path."),
     "nowhere to publish": (
         {"publish": {"when": "always"}},
@@ -65,6 +70,12 @@ BROKEN: dict[str, tuple[dict[str, object], list[str], str]] = {
     "no question": ({}, ["--set", "evaluate.limit=0"], "evaluate.limit: input should be greater than or equal to 1"),
     "wrong option": ({}, ["--set", "evaluate.limit"], "--set 'evaluate.limit': write key=value"),
     "wrong device": ({"execute": {"device": "gpu"}}, [], "execute.device: string should match pattern"),
+    "unknown engine": ({"execute": {"engine": "dask"}}, [], "execute.engine: input should be 'threads', 'ray' or"),
+    "another machine's device": (
+        {"execute": {"engine": "ray", "device": "cuda:1"}},
+        [],
+        "execute: device cuda:1 is one of this machine's; with engine ray each worker takes its own: write cuda.",
+    ),
     "wrong policy": (
         {"publish": {"when": "sometimes", "repo_id": "good"}},
         [],

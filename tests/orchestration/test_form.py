@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from flows.merge_and_evaluate import merge_and_evaluate
+from flows.merge_and_evaluate import EXAMPLE_SETTINGS, merge_and_evaluate
 from flows.merge_model import EXAMPLE_RECIPE
 from mergeline.errors import InputError, PipelineError, RecipeError
 from mergeline.pipeline import PublishWhen, load_pipeline, read_form
@@ -72,7 +72,7 @@ def test_the_form_is_what_people_have_learnt_to_fill_in() -> None:
         "repo_id": {"type": "string", "default": ""},
         "private": {"type": "boolean", "default": True},
         "device": {"type": "string", "enum": ["auto", "cpu", "cuda"], "default": "auto"},
-        "more": {"type": "string", "format": "json-string", "default": ""},
+        "more": {"type": "string", "format": "json-string", "default": EXAMPLE_SETTINGS},
     }
     order = sorted(schema["properties"], key=lambda name: schema["properties"][name]["position"])
     assert order == list(fields)

@@ -4,133 +4,42 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mergeline.errors import TrackingError
-from mergeline.evaluation.records import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
-from mergeline.lineage import Manifest, SourceRecord
+from mergeline.errors import TrackingError, TrackingInputError
+from mergeline.lineage import SourceRecord
 from mergeline.tracking import TrackedRun, TrackingSettings, fail_run, open_run, record_merge
-from mergeline.tracking.store import opened_store
-
-EXPERIMENT = "mergeline/demo"
-PLAN = "a1" * 32
-TIMESTAMP_MS = 1_700_000_000_000
-RECIPE = "merge_method: slerp\nparameters:\n  t: 0.5\n"
-
-PARENTS = ("mergeline-demo/compass", "mergeline-demo/clock")
-
-
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An initialised store: MLflow's migrations take seconds, so they run once and the file is copied."""
-    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with opened_store(TrackingSettings(f"sqlite:///{database}", EXPERIMENT)):
-        pass
-    return database
-
-
-@pytest.fixture
-def settings(migrated_database: Path, tmp_path: Path) -> TrackingSettings:
-    database = tmp_path / "state of play" / "mlflow.db"
-    database.parent.mkdir()
-    shutil.copy(migrated_database, database)
-    return TrackingSettings(f"sqlite:///{database}", EXPERIMENT)
-
-
-def manifest(**changes: Any) -> Manifest:
-    sources = tuple(
-        SourceRecord(label=repo, repo_id=repo, commit=commit * 20, license="mit", files=(), fingerprint="f")
-        for repo, commit in zip(PARENTS, ("c0", "c1"), strict=True)
-    )
-    record = Manifest(
-        plan_digest=PLAN,
-        merge_method="slerp",
-        recipe={"merge_method": "slerp", "dtype": "bfloat16"},
-        sources=sources,
-        shards=(),
-        other_files=(),
-        parameter_count=1000,
-        notes=(),
-        engine_version="0.1.0",
-        numerics_version=1,
-        versions={"torch": "2.13.0"},
-        created_at="2026-11-23T12:00:00Z",
-    )
-    return replace(record, **changes)
-
-
-def evaluation(label: str, accuracy: float) -> Evaluation:
-    return Evaluation(
-        label=label,
-        model_digest=f"digest of {label}",
-        settings=EvaluationSettings(task="spartqa_train", limit=4, dataset="/srv/private/questions.jsonl"),
-        accuracy=accuracy,
-        stderr=0.25,
-        task_version="1.0",
-        task_hash="b2" * 32,
-        table=f"| Tasks | acc |\n|---|---|\n| spartqa_train | {accuracy} |",
-        answers=tuple(Answer(str(n), "story", 0, n % 2, (-0.1, -2.0)) for n in range(4)),
-        versions={"lm_eval": "0.4.13"},
-        elapsed_seconds=2.0,
-    )
-
-
-def report() -> EvaluationReport:
-    comparisons = tuple(
-        Comparison("mergeline-demo/walker", parent, 0.25, -0.1, 0.6, 2, 1, 1.0, "no detectable difference")
-        for parent in PARENTS
-    )
-    return EvaluationReport(
-        merge=evaluation("mergeline-demo/walker", 0.75),
-        references=tuple(evaluation(label, 0.5) for label in PARENTS),
-        comparisons=comparisons,
-        majority_accuracy=0.5,
-        chance_accuracy=0.25,
-        flags=("clock: below majority baseline",),
-    )
-
-
-def of_task(score: Evaluation, task: str) -> Evaluation:
-    return replace(score, settings=replace(score.settings, task=task))
-
-
-def record(run: TrackedRun, settings: TrackingSettings, **changes: Any) -> None:
-    arguments: dict[str, Any] = {
-        "manifest": manifest(),
-        "recipe_text": RECIPE,
-        "pipeline_text": "merge: recipe.yaml\n",
-        "plan_json": '{"shards": []}',
-        "parameters": {"t": 0.5, "t.self_attn": "[0, 0.5, 1]"},
-        "metrics": {"merge/seconds": 12.5, "merge/bytes": 2000},
-        "reports": (report(),),
-        "samples": [Sample("mergeline-demo/walker", "Who are you?", "A merge.", 8, 0)],
-        "tags": {"verdict": "publish", "hf.repo": "mergeline-demo/walker", "hf.commit": "d" * 40},
-        "timestamp_ms": TIMESTAMP_MS,
-    }
-    record_merge(run, settings, **(arguments | changes))
+from tests.mlflow_server import MlflowServer
+from tests.tracking_records import (
+    EXPERIMENT,
+    PLAN,
+    RECIPE,
+    TIMESTAMP_MS,
+    client_of,
+    evaluation,
+    manifest,
+    merge_record,
+    of_task,
+    report,
+)
 
 
 def track(settings: TrackingSettings, **changes: Any) -> TrackedRun:
-    run = open_run(settings, plan_digest=PLAN, name="walker", tags={"prefect.flow_run_id": "flow-1"})
-    record(run, settings, **changes)
+    """Open a run and record a merge in it, as a flow does."""
+    record = merge_record(**changes)
+    tags = {"prefect.flow_run_id": "flow-1"}
+    run = open_run(settings, plan_digest=record.manifest.plan_digest, name=record.name, tags=tags)
+    assert record_merge(settings, record) == run
     return run
-
-
-def client_of(settings: TrackingSettings) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=settings.uri)
 
 
 def children(settings: TrackingSettings, run: TrackedRun) -> list[Any]:
@@ -147,9 +56,10 @@ def test_a_run_tells_what_was_merged_and_how_it_did(settings: TrackingSettings) 
     run = track(settings)
     found = client_of(settings).get_run(run.run_id)
     assert found.info.status == "FINISHED"
-    assert found.info.run_name == "walker"
+    assert found.info.run_name == "walker t=0.5"
     assert found.data.params == {
         "method": "slerp",
+        "engine_version": "0.1.0",
         "dtype": "bfloat16",
         "source.1": "mergeline-demo/compass",
         "source.1.commit": "c0" * 20,
@@ -177,19 +87,18 @@ def test_a_run_tells_what_was_merged_and_how_it_did(settings: TrackingSettings) 
 def test_every_evaluated_model_has_a_child_run_with_the_same_metric_names(settings: TrackingSettings) -> None:
     run = track(settings)
     found = {child.info.run_name: child for child in children(settings, run)}
-    assert set(found) == {*PARENTS, "mergeline-demo/walker"}
     assert {name: child.data.metrics["spartqa_train/acc"] for name, child in found.items()} == {
         "mergeline-demo/compass": 0.5,
         "mergeline-demo/clock": 0.5,
-        "mergeline-demo/walker": 0.75,
+        "walker t=0.5": 0.75,
     }
     parent_metrics = client_of(settings).get_run(run.run_id).data.metrics
     for name, child in found.items():
         assert set(child.data.metrics) <= set(parent_metrics)
         assert child.info.status == "FINISHED"
         assert child.info.end_time - child.info.start_time == 2000
-        assert child.data.tags["mergeline.model_digest"] == f"digest of {name}"
-        assert child.data.params["role"] == ("merge" if name.endswith("walker") else "reference")
+        assert child.data.tags["mergeline.model_digest"] == f"digest of {child.data.params['model']}"
+        assert child.data.params["role"] == ("merge" if name == "walker t=0.5" else "reference")
         assert child.data.params["limit"] == "4"
 
 
@@ -236,9 +145,13 @@ def test_recording_again_adds_nothing_twice(settings: TrackingSettings, tmp_path
 
 def test_an_interrupted_recording_is_completed_by_the_next(settings: TrackingSettings) -> None:
     run = open_run(settings, plan_digest=PLAN, name="walker")
-    with pytest.raises(TrackingError, match="Invalid value"):
-        record(run, settings, metrics={"merge/seconds": "soon"})
-    record(run, settings)
+    assert settings.artifacts is not None
+    in_the_way = settings.artifacts / run.run_id
+    in_the_way.write_text("a file where the run's folder should be")
+    with pytest.raises(TrackingInputError, match="Not a directory"):
+        record_merge(settings, merge_record())
+    in_the_way.unlink()
+    assert record_merge(settings, merge_record()) == run
     assert client_of(settings).get_run(run.run_id).data.metrics["merge/seconds"] == 12.5
     assert len(children(settings, run)) == 3
 
@@ -266,7 +179,7 @@ def test_an_evaluation_with_other_settings_gets_its_own_child(settings: Tracking
     track(settings)
     walker = evaluation("mergeline-demo/walker", 0.8)
     all_questions = replace(walker, settings=replace(walker.settings, limit=None), task_hash="f6" * 32)
-    run = track(settings, reports=[replace(report(), merge=all_questions)])
+    run = track(settings, reports=(replace(report(), merge=all_questions),))
     assert len(children(settings, run)) == 4
 
 
@@ -276,7 +189,7 @@ def test_lm_eval_tasks_share_one_child_per_model(settings: TrackingSettings, tmp
         merge=of_task(report().merge, "spartqa_hard"),
         references=tuple(of_task(reference, "spartqa_hard") for reference in report().references),
     )
-    run = track(settings, reports=[report(), other])
+    run = track(settings, reports=(report(), other))
     found = children(settings, run)
     assert len(found) == 3
     for child in found:
@@ -288,7 +201,7 @@ def test_lm_eval_tasks_share_one_child_per_model(settings: TrackingSettings, tmp
 
 def test_a_score_that_changed_shows_its_latest_value(settings: TrackingSettings) -> None:
     track(settings)
-    run = track(settings, reports=[replace(report(), merge=evaluation("mergeline-demo/walker", 0.25))])
+    run = track(settings, reports=(replace(report(), merge=evaluation("mergeline-demo/walker", 0.25)),))
     client = client_of(settings)
     assert client.get_run(run.run_id).data.metrics["spartqa_train/acc"] == 0.25
     history = client.get_metric_history(run.run_id, "spartqa_train/acc")
@@ -324,17 +237,17 @@ def test_parents_of_one_name_are_told_apart(settings: TrackingSettings) -> None:
             replace(comparison, reference=label) for comparison, label in zip(report().comparisons, twins, strict=True)
         ),
     )
-    run = track(settings, reports=[twin_report])
+    run = track(settings, reports=(twin_report,))
     metrics = client_of(settings).get_run(run.run_id).data.metrics
     assert {"spartqa_train/difference.ours.model", "spartqa_train/difference.theirs.model"} <= set(metrics)
 
 
 def test_a_merge_that_was_not_evaluated_is_recorded(settings: TrackingSettings, tmp_path: Path) -> None:
     many = {f"t.layer{n}": n / 250 for n in range(250)}
-    run = track(settings, reports=[], samples=[], pipeline_text=None, parameters=many)
+    run = track(settings, reports=(), samples=(), pipeline_text=None, parameters=many)
     texts = artifact_texts(settings, run, tmp_path / "download")
     assert set(texts) == {"recipe.yaml", "plan.json", "mergeline_manifest.json"}
-    assert len(client_of(settings).get_run(run.run_id).data.params) == 6 + 250
+    assert len(client_of(settings).get_run(run.run_id).data.params) == 7 + 250
     assert children(settings, run) == []
 
 
@@ -409,26 +322,47 @@ def test_a_server_that_is_not_there_is_one_line_and_soon() -> None:
 def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, though it is long enough to be looked at as one" * 20)
     started = time.monotonic()
-    with pytest.raises(TrackingError, match=r"MLflow store sqlite:////.*/mlflow\.db: file is not a database"):
+    with pytest.raises(TrackingInputError, match=r"MLflow store sqlite:////.*/mlflow\.db: file is not a database"):
         open_run(TrackingSettings(f"sqlite:///{tmp_path / 'mlflow.db'}", EXPERIMENT), plan_digest=PLAN, name="w")
     assert time.monotonic() - started < 10
 
 
 def test_another_kind_of_store_is_refused() -> None:
-    with pytest.raises(TrackingError, match=r"'file:///runs': expected sqlite:///<file> or http\(s\)://<server>"):
+    with pytest.raises(TrackingInputError, match=r"'file:///runs': expected sqlite:///<file> or http\(s\)://<server>"):
         open_run(TrackingSettings("file:///runs", EXPERIMENT), plan_digest=PLAN, name="walker")
+
+
+@pytest.mark.parametrize("status", [200, 401, 404])
+def test_a_server_that_is_none_of_mlflows_is_wrong_and_not_away(status: int) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>Another service</html>")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            settings = TrackingSettings(f"http://127.0.0.1:{other.server_port}", EXPERIMENT)
+            with pytest.raises(TrackingInputError, match=rf"MLflow store http://127\.0\.0\.1:{other.server_port}: "):
+                open_run(settings, plan_digest=PLAN, name="walker")
+        finally:
+            other.shutdown()
 
 
 def test_a_deleted_experiment_is_named(settings: TrackingSettings) -> None:
     run = open_run(settings, plan_digest=PLAN, name="walker")
     client_of(settings).delete_experiment(run.experiment_id)
-    with pytest.raises(TrackingError, match="'mergeline/demo' was deleted; restore it"):
+    with pytest.raises(TrackingInputError, match="'mergeline/demo' was deleted; restore it"):
         open_run(settings, plan_digest=PLAN, name="walker")
 
 
 def test_an_experiment_made_through_a_server_is_refused_on_its_database(settings: TrackingSettings) -> None:
     client_of(settings).create_experiment(EXPERIMENT, "mlflow-artifacts:/1")
-    with pytest.raises(TrackingError, match="keeps its files behind a server; give the server's http address"):
+    with pytest.raises(TrackingInputError, match="keeps its files behind a server; give the server's http address"):
         open_run(settings, plan_digest=PLAN, name="walker")
 
 
@@ -437,46 +371,12 @@ def test_importing_the_tracking_does_not_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.fixture
-def server(migrated_database: Path, tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server that is ready to answer."""
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    shutil.copy(migrated_database, tmp_path / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/files"]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, *store],
-            cwd=tmp_path,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 180
-            while True:
-                try:
-                    with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                        break
-                except (URLError, OSError):
-                    assert process.poll() is None, (tmp_path / "server.log").read_text()
-                    assert time.monotonic() < deadline, "the MLflow server did not start"
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
-
-
 @pytest.mark.slow
-def test_a_server_holds_the_same_record(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_holds_the_same_record(
+    mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOGNAME", "ada.lovelace")
+    server = mlflow_server.url
     settings = TrackingSettings(f"{server}/", EXPERIMENT)
     run = track(settings)
     assert track(settings) == run
@@ -489,5 +389,5 @@ def test_a_server_holds_the_same_record(server: str, tmp_path: Path, monkeypatch
     texts = artifact_texts(settings, run, tmp_path / "download")
     assert texts["recipe.yaml"] == RECIPE
     assert len(texts) == 12
-    stored = (tmp_path / "server.db").read_bytes()
+    stored = (mlflow_server.folder / "server.db").read_bytes()
     assert b"ada.lovelace" not in stored

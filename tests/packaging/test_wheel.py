@@ -94,8 +94,9 @@ def test_the_wheel_plans_and_merges(installation: Installation) -> None:
     assert verified.returncode == 0, verified.stderr
 
 
-def test_the_wheel_says_that_pipelines_need_a_checkout(installation: Installation) -> None:
-    done = installation.mergeline("run", "pipeline.yaml")
+@pytest.mark.parametrize("arguments", [("run", "pipeline.yaml"), ("up",)], ids=lambda arguments: arguments[0])
+def test_the_wheel_says_that_pipelines_need_a_checkout(installation: Installation, arguments: tuple[str, ...]) -> None:
+    done = installation.mergeline(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "pipelines run from a checkout of Mergeline (`make setup`), the wheel alone plans and merges." in done.stderr

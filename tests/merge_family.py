@@ -1,0 +1,58 @@
+"""A small family of real merges that differ in ``t``, evaluated beside their parents and recorded in MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mergeline.checkpoint import fetch
+from mergeline.evaluation import comparison
+from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.records import EvaluationSettings
+from mergeline.hub import Hub
+from mergeline.merging import merge_recipe
+from mergeline.pipeline import read_form
+from mergeline.pipeline_records import merge_record
+from mergeline.preflight import fetch_questions, prepare_pipeline
+from mergeline.stages import StageClock
+from mergeline.tracking import TrackedRun, TrackingSettings, record_merge
+
+RECIPE = (Path(__file__).parents[1] / "configs" / "merges" / "demo-slerp.yaml").read_text()
+
+MORE = "evaluate: {dataset: mergeline-demo/spartqa-directions}"
+
+
+def record_family(
+    settings: TrackingSettings, folder: Path, fractions: tuple[float, ...], questions: int
+) -> dict[float, tuple[TrackedRun, float]]:
+    """Merge the demonstration models at every fraction, with the Hub in the environment, and record each merge.
+
+    Returns:
+        ``t`` -> the merge's run and its accuracy.
+    """
+    hub = Hub()
+    prepared, merged = {}, {}
+    for t in fractions:
+        text = RECIPE.replace("t: 0.5", f"t: {t}")
+        pipeline = read_form(
+            recipe=text, name="family", tasks=["spartqa_train"], limit=questions, publish="never",
+            repo_id="", private=True, device="cpu", more=MORE,
+        )  # fmt: skip
+        prepared[t] = prepare_pipeline(pipeline, hub)
+        recipe = folder / f"recipe-{t}.yaml"
+        recipe.write_text(text)
+        merged[t] = merge_recipe(recipe, folder / f"merge-{t}", hub=hub)
+    first = prepared[fractions[0]]
+    parents = [ModelToEvaluate(each.label, fetch(each, hub)) for each in first.planned.checkpoints]
+    merges = [ModelToEvaluate(f"family-{t}", merged[t].directory) for t in fractions]
+    evaluations = evaluate_models(
+        [*parents, *merges],
+        EvaluationSettings("spartqa_train", "mergeline-demo/spartqa-directions", questions),
+        questions=fetch_questions(first.questions, hub),
+        cache_dir=folder / "evaluations",
+    )
+    runs: dict[float, tuple[TrackedRun, float]] = {}
+    for t, evaluation in zip(fractions, evaluations[len(parents) :], strict=True):
+        report = comparison.report(evaluation, evaluations[: len(parents)])
+        record = merge_record(prepared[t], merged[t], (report,), (), None, clock=StageClock(), prefect={})
+        runs[t] = (record_merge(settings, record), evaluation.accuracy)
+    return runs
