@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.embedded import prepare_environment
 from tests.mlflow_server import MlflowServer
 from tests.postgres import PostgresCluster, programs, running_cluster
 
-_HF_HOME = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
+_HF_HOME, _STATE = (tempfile.TemporaryDirectory(prefix="mergeline-tests-") for _ in range(2))
 
 # What the developer's shell says about the Hub must not reach the tests.
 for _name in ("HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_XET_CACHE"):
@@ -23,6 +24,10 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
 }
+# Neither a developer's Prefect server nor ~/.prefect is to be touched.
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+prepare_environment(Path(_STATE.name))
 
 
 _SERVER_ROOMS = {"browser", "docs", "orchestration"}
@@ -37,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     _HF_HOME.cleanup()
+    _STATE.cleanup()
 
 
 @pytest.fixture(scope="session")

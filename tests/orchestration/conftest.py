@@ -1,28 +1,14 @@
-"""A Prefect server for the flow tests, kept apart from the developer's own."""
+"""A Prefect server for the flow tests, and MLflow stores."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flows.embedded import prepare_environment
 from mergeline.tracking import TrackingSettings
 from mergeline.tracking.store import opened_store
 from tests.tracking_records import EXPERIMENT
-
-_STATE = tempfile.TemporaryDirectory(prefix="mergeline-tests-")
-
-# Before any test module imports Prefect: neither a developer's server nor ~/.prefect is to be touched.
-for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
-    del os.environ[_name]
-prepare_environment(Path(_STATE.name))
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    _STATE.cleanup()
 
 
 @pytest.fixture(scope="session")
