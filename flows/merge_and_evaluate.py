@@ -125,12 +125,13 @@ def _run(prepared: PreparedPipeline, run: TrackedRun | None) -> PipelineResult:
     def track(publication: Publication | None) -> TrackedRun | None:
         prefect = _prefect_tags()
         record = merge_record(prepared, merged, reports, samples, publication, clock=clock, prefect=prefect)
-        return record_merge(tracking, record)
+        return record_merge(tracking, record, is_shown=run is not None)
 
     decision, is_private = decide(settings.publish.when, reports), settings.publish.private
-    if decision.is_pending and runtime.deployment.id is not None:
-        # Whoever decides may want to look at the run in MLflow first.
-        track(None)
+    is_asked = decision.is_pending and runtime.deployment.id is not None
+    if is_asked:
+        # Whoever decides may want to look at the run in MLflow and at its pages first.
+        show_report_pages(track(None), report_files(merged.directory))
         decision, is_private = ask_for_approval(prepared, reports)
     get_run_logger().info("%s: %s", "Publishing" if decision.is_published else "Not publishing", decision.reason)
     publication = None
@@ -139,9 +140,10 @@ def _run(prepared: PreparedPipeline, run: TrackedRun | None) -> PipelineResult:
         files = published_files(prepared, merged, reports, samples)
         with clock.stage("publish"):
             publication = publish_merge(merged.directory, prepared.repo_id, digest, is_private, files)
-    run = track(publication)
-    show_report_pages(run, report_files(merged.directory))
-    return PipelineResult(settings.name, digest, merged.directory, reports, samples, decision, publication, run)
+    recorded = track(publication)
+    if not is_asked:
+        show_report_pages(recorded, report_files(merged.directory))
+    return PipelineResult(settings.name, digest, merged.directory, reports, samples, decision, publication, recorded)
 
 
 def evaluate_beside_parents(

@@ -28,15 +28,22 @@ def open_run(settings: TrackingSettings, plan_digest: str, name: str, tags: Mapp
 
 
 @task(name="track", tags=["cpu"], cache_policy=NO_CACHE)
-def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun | None:
-    """Keep everything that is known of the merge, then send it; see :mod:`mergeline.tracking.outbox`."""
+def record_merge(settings: TrackingSettings, record: MergeRecord, is_shown: bool) -> TrackedRun | None:
+    """Keep everything that is known of the merge, then send it; see :mod:`mergeline.tracking.outbox`.
+
+    Args:
+        settings: Where to.
+        record: What is known.
+        is_shown: Whether the flow run's page leads to the run already.
+    """
     path = tracking.keep_record(settings, record)
     try:
         run = tracking.send_record(path, settings)
     except MergelineError as error:
         get_run_logger().warning("%s The record waits in %s; `mergeline track --replay` sends it.", error, path)
         return None
-    _show(run, settings, record.name)
+    if not is_shown:
+        _show(run, settings, record.name)
     return run
 
 

@@ -33,6 +33,8 @@ prepare_environment(Path(_STATE.name))
 _SERVER_ROOMS = {"browser", "docs", "orchestration"}
 
 
+# First: pytest-xdist reads the groups when its own turn comes.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Part the tests into two halves for two processes: servers that look for a free port must not look at once."""
     for item in items:

@@ -52,8 +52,8 @@ for number in range(count):
 
 @pytest.fixture(scope="module")
 def server(postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    postgres.create_database("mlflow")
-    with MlflowServer(tmp_path_factory.mktemp("mlflow"), postgres.url("mlflow")) as server:
+    postgres.create_database("tracking")
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), postgres.url("tracking")) as server:
         yield server
 
 
@@ -124,7 +124,7 @@ def models(client: Any, model_ids: list[str]) -> set[str]:
 def test_neither_token_nor_user_is_in_database_or_files(
     recorded: TrackingSettings, server: MlflowServer, postgres: PostgresCluster
 ) -> None:
-    stored = [postgres.dump("mlflow"), *(path.read_bytes() for path in server.folder.rglob("*") if path.is_file())]
+    stored = [postgres.dump("tracking"), *(path.read_bytes() for path in server.folder.rglob("*") if path.is_file())]
     assert len(stored) > 2 * MERGES * 5
     assert any(b"***" in content for content in stored)
     for private in (TOKEN, USER):

@@ -119,9 +119,11 @@ def test_deployments_are_those_of_the_file(stack: Stack) -> None:
         assert there["tags"] == ["mergeline"]
         assert there["description"]
         assert (there["work_pool_name"], there["work_queue_name"]) == tuple(asked["work_pool"].values())
-        assert there["global_concurrency_limit"]["limit"] == asked["concurrency_limit"]["limit"]
-        strategy = asked["concurrency_limit"]["collision_strategy"]
-        assert there["concurrency_options"]["collision_strategy"] == strategy
+        if limit := asked.get("concurrency_limit"):
+            assert there["global_concurrency_limit"]["limit"] == limit["limit"]
+            assert there["concurrency_options"]["collision_strategy"] == limit["collision_strategy"]
+        else:
+            assert there["global_concurrency_limit"] is None
         assert [schedule["active"] for schedule in there["schedules"]] == [False] * len(asked["schedules"])
         properties = there["parameter_openapi_schema"]["properties"]
         assert all(field["description"] for field in properties.values())
