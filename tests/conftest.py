@@ -30,7 +30,7 @@ for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
 prepare_environment(Path(_STATE.name))
 
 
-_SERVER_ROOMS = {"browser", "docs", "orchestration"}
+_SERVER_ROOMS = {"browser", "orchestration"}
 
 
 # First: pytest-xdist reads the groups when its own turn comes.

@@ -89,10 +89,12 @@ class DistanceMeter:
 
 
 def _squared_norm(vector: Tensor) -> Tensor:
-    """Return ``|v|²`` of a flat float32 or float64 vector, in float64."""
+    """Return ``|v|²`` of a flat float32 or float64 vector, in its dtype."""
     import torch
 
-    runs = vector.numel() // _RUN
-    norms = torch.linalg.vector_norm(vector[: runs * _RUN].view(runs, _RUN), dim=1).double()
-    rest = vector[runs * _RUN :]
-    return torch.dot(norms, norms) + torch.dot(rest, rest)
+    if vector.numel() % _RUN:
+        whole = vector.numel() // _RUN * _RUN
+        rest = vector[whole:]
+        return torch.dot(rest, rest) if whole == 0 else _squared_norm(vector[:whole]) + torch.dot(rest, rest)
+    norms = torch.linalg.vector_norm(vector.view(-1, _RUN), dim=1)
+    return torch.dot(norms, norms)
