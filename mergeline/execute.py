@@ -42,7 +42,7 @@ _TORCH_BASE_BYTES = 300 * 2**20
 """Resident memory of a process that has imported torch."""
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes just written."""
+"""Called with the number of bytes just written; negative where a tensor is begun anew."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _write_shard(
         waiting = [tensor for tensor in shard.tensors if tensor.name not in file.outcomes]
         on_progress(shard.data_nbytes - sum(tensor.nbytes for tensor in waiting))
         if waiting:
-            _merge_waiting(plan, waiting, files, file, len(header), devices, workers, on_progress)
+            _merge_waiting(plan, waiting, files, file, devices, workers, on_progress)
         sha256 = file.seal()
         outcomes = tuple(file.outcomes[tensor.name] for tensor in shard.tensors)
         elapsed = time.monotonic() - started
@@ -156,8 +156,8 @@ def _write_shard(
 
 
 def _merge_waiting(
-    plan: MergePlan, waiting: Sequence[TensorPlan], sources: SourceFiles, file: ShardFile, data_start: int,
-    devices: Sequence[str], workers: int, on_progress: Progress,
+    plan: MergePlan, waiting: Sequence[TensorPlan], sources: SourceFiles, file: ShardFile, devices: Sequence[str],
+    workers: int, on_progress: Progress,
 ) -> None:  # fmt: skip
     from mergeline.tensor_stream import StreamSizes, TensorMerger
 
@@ -165,7 +165,7 @@ def _merge_waiting(
         # A GPU wants large pieces; the CPU's cache small ones.
         on_gpu = StreamSizes(HELD_ELEMENTS, HELD_ELEMENTS, HELD_ELEMENTS)
         sizes = StreamSizes(HELD_ELEMENTS, BLOCK_ELEMENTS, PIECE_ELEMENTS) if device == "cpu" else on_gpu
-        return TensorMerger(plan, sources, file, data_start, device, sizes, on_progress)
+        return TensorMerger(plan, sources, file, device, sizes, on_progress)
 
     _merge_all(waiting, devices, max(workers, len(devices)), sources, make_merger)
 

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from mergeline.durable import sync_directory
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 _READ_BACK_BYTES = 4 * 2**20
 
@@ -49,6 +52,24 @@ class Span:
     nbytes: int
 
 
+class TensorWriter:
+    """Writes one tensor to its place, from its first byte to its last; used by one thread."""
+
+    def __init__(self, file: int, span: Span, sha256: HASH | None) -> None:
+        """Begin at the first byte; ``sha256`` is of all bytes before it, where that is known."""
+        self.span, self.sha256 = span, sha256
+        self._file, self._position = file, span.start
+
+    def write(self, data: memoryview) -> None:
+        """Write the bytes that follow, and hash them while they are in the cache."""
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._file, data[written:], self._position + written)
+        self._position += written
+        if self.sha256 is not None:
+            self.sha256.update(data)
+
+
 class ShardFile:
     """Writes one shard under a temporary name; several threads may write different tensors at once.
 
@@ -69,7 +90,7 @@ class ShardFile:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.partial")
         self._journal = path.with_name(f".{path.name}.journal")
-        self._spans = tuple(spans)
+        self._places = {span.name: span for span in spans}
         self.nbytes = len(header) + sum(span.nbytes for span in spans)
         self._lock = threading.Lock()
         first_line = {"key": key, "boot": _boot_id(), "nbytes": self.nbytes}
@@ -95,26 +116,29 @@ class ShardFile:
         os.close(self._file)
         os.close(self._log)
 
-    def write(self, position: int, data: memoryview) -> None:
-        """Write bytes at their final place; hash them on the way when they come in file order."""
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._file, data[written:], position + written)
-        if position == self._hashed_nbytes and self._hash_lock.acquire(blocking=False):
+    def begin(self, name: str) -> TensorWriter:
+        """Return what writes a tensor; begun again, it is written anew."""
+        span = self._places[name]
+        sha256 = None
+        if self._hash_lock.acquire(blocking=False):
             try:
-                if position == self._hashed_nbytes:
-                    self._sha256.update(data)
-                    self._hashed_nbytes += len(data)
+                if self._hashed_nbytes == span.start:
+                    # A copy, for the tensor may yet fail or be begun again.
+                    sha256 = self._sha256.copy()
             finally:
                 self._hash_lock.release()
+        return TensorWriter(self._file, span, sha256)
 
-    def finish(self, outcome: TensorOutcome) -> None:
+    def finish(self, writer: TensorWriter, outcome: TensorOutcome) -> None:
         """Note in the journal that a tensor is whole."""
         with self._lock:
             self._append(asdict(outcome))
             self.outcomes[outcome.name] = outcome
-        if self._hash_lock.acquire(blocking=False):
+        # Hashing what others wrote can be left to whoever does it already; what was hashed on the way cannot.
+        if self._hash_lock.acquire(blocking=writer.sha256 is not None):
             try:
+                if writer.sha256 is not None and self._hashed_nbytes == writer.span.start:
+                    self._sha256, self._hashed_nbytes = writer.sha256, writer.span.start + writer.span.nbytes
                 self._hash_finished()
             finally:
                 self._hash_lock.release()
@@ -152,7 +176,7 @@ class ShardFile:
 
     def _hash_finished(self) -> None:
         """Hash finished tensors that directly follow what is hashed, reading back what came out of order."""
-        for span in self._spans:
+        for span in self._places.values():
             end = span.start + span.nbytes
             if end <= self._hashed_nbytes:
                 continue

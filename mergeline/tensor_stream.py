@@ -6,7 +6,7 @@ Imported only where tensors are merged: it needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import starmap
 from math import prod, sqrt
 
@@ -18,7 +18,7 @@ from mergeline.errors import MergeError
 from mergeline.methods import METHODS, Kernel
 from mergeline.methods.distances import DistanceMeter, Distances
 from mergeline.plan import MergePlan, TensorInput, TensorPlan
-from mergeline.shard_file import ShardFile, TensorOutcome
+from mergeline.shard_file import ShardFile, TensorOutcome, TensorWriter
 from mergeline.source_files import SourceFiles
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -33,9 +33,9 @@ class StreamSizes:
     """How much of a tensor is in memory at once."""
 
     held_elements: int
-    """A tensor up to this size is read once and kept for all its passes."""
+    """A tensor up to this size that is looked at more than once is read once and kept."""
     block_elements: int
-    """A larger one is read in blocks, once for every pass."""
+    """All others are read in blocks, once for every look."""
     piece_elements: int
     """Computed, and on the CPU written, in one go."""
 
@@ -61,13 +61,23 @@ class _Part:
     """Pieces hold whole multiples of this; 1 unless the kernel wants rows."""
     dtype: torch.dtype
     """Of the arithmetic."""
+    is_held: bool = False
+    """Whether it will be looked at again and is small enough to be kept until then."""
+
+    @property
+    def element_count(self) -> int:
+        return self.stop - self.start
+
+
+_Step = Callable[[list[Tensor], Tensor], None]
+"""Takes the inputs' pieces and writes the result's."""
 
 
 class TensorMerger:
     """One worker's buffers, reused for every tensor it merges."""
 
     def __init__(
-        self, plan: MergePlan, sources: SourceFiles, file: ShardFile, data_start: int, device: str, sizes: StreamSizes,
+        self, plan: MergePlan, sources: SourceFiles, file: ShardFile, device: str, sizes: StreamSizes,
         on_progress: Callable[[int], None],
     ) -> None:  # fmt: skip
         """Allocate nothing yet.
@@ -76,19 +86,19 @@ class TensorMerger:
             plan: The whole merge.
             sources: Where inputs are read.
             file: Where results are written.
-            data_start: First byte of the file's data section.
             device: ``cpu`` or ``cuda:n``.
             sizes: What is in memory at once.
-            on_progress: Told the number of bytes just written.
+            on_progress: Told the number of bytes just written; negative where they are written anew.
         """
         self._method = METHODS[plan.merge_method]
         self._labels = [source.label for source in plan.sources]
-        self._sources, self._file, self._data_start = sources, file, data_start
+        self._sources, self._file = sources, file
         self._device, self._sizes, self._on_progress = torch.device(device), sizes, on_progress
         self._raw: dict[int, Tensor] = {}
         self._held: dict[int, _Held] = {}
         self._scratch: dict[tuple[int, torch.dtype], Tensor] = {}
-        self._has_written = False
+        self._written_nbytes = 0
+        """Of the tensor under way."""
 
     def merge(self, tensor: TensorPlan) -> None:
         """Compute one output tensor, write it to its place and note it in the journal.
@@ -97,21 +107,22 @@ class TensorMerger:
             MergeError: If a source cannot be read as planned, the result is not finite, or a GPU's memory is too
                 small even for small blocks.
         """
-        self._has_written = False
+        self._written_nbytes = 0
         while True:
             try:
-                outcome = self._copy(tensor) if tensor.is_copied else self._compute(tensor)
+                if tensor.is_copied:
+                    self._copy(tensor)
+                else:
+                    self._compute(tensor)
             except torch.OutOfMemoryError:
                 self._shrink(tensor)
             else:
-                self._file.finish(outcome)
                 return
 
     def _shrink(self, tensor: TensorPlan) -> None:
         """Go on with half the block after a GPU ran out of memory."""
         held, block = self._sizes.held_elements // 2, self._sizes.block_elements // 2
-        # What was written may already be hashed, and other blocks may round otherwise: only a fresh tensor is retried.
-        if self._has_written or block < _SMALLEST_BLOCK:
+        if block < _SMALLEST_BLOCK:
             raise MergeError(
                 f"tensor {tensor.name!r}: {self._device} ran out of memory; run again with fewer workers or "
                 "`--device cpu`, finished tensors are kept."
@@ -122,34 +133,57 @@ class TensorMerger:
         self._held.clear()
         torch.cuda.empty_cache()
 
-    def _copy(self, tensor: TensorPlan) -> TensorOutcome:
+    def _copy(self, tensor: TensorPlan) -> None:
         item = tensor.inputs[0]
+        writer = self._begin(tensor)
         for start in range(0, tensor.nbytes, self._sizes.block_elements):
             block = self._bytes(_OUTPUT, min(self._sizes.block_elements, tensor.nbytes - start)).numpy().data
             self._sources.read(item, start, block)
-            self._write(tensor, start, block)
-        return TensorOutcome(tensor.name, "copied", (1.0,), (), (), ())
+            self._write(writer, block)
+        self._file.finish(writer, TensorOutcome(tensor.name, "copied", (1.0,), (), (), ()))
 
-    def _compute(self, tensor: TensorPlan) -> TensorOutcome:
+    def _compute(self, tensor: TensorPlan) -> None:
         settings = tensor.method_settings()
         kernel = self._method.kernel(settings)
         dtype = _wide_dtype([item.spec.dtype for item in tensor.inputs], tensor.dtype)
         row = settings.shape[-1] if kernel.by_rows and len(settings.shape) > 1 else 1
         part = _Part(0, prod(settings.shape), tensor.inputs, row, dtype)
+        writer = self._look(tensor, part, kernel)
+        measured = _Measured(len(tensor.inputs), kernel)
+        if writer is None:
+            writer = self._begin(tensor)
+            self._merge_part(tensor, self._kept(part, kernel.passes + 1), measured.step, writer, measured)
+        rest = _Part(part.stop, tensor.element_count, tensor.inputs[:1], 1, dtype)
+        if rest.element_count:
+            self._merge_part(tensor, rest, _take_first, writer)
+        self._file.finish(writer, measured.outcome(tensor.name))
+
+    def _look(self, tensor: TensorPlan, part: _Part, kernel: Kernel) -> TensorWriter | None:
+        """Show the kernel all pieces as often as it asks.
+
+        Returns:
+            What the part was written with, where the kernel could write it in the last of these looks.
+        """
         for number in range(kernel.passes):
-            for _, _, blocks in self._blocks(part):
+            looks = kernel.passes + 1 - number
+            if looks == 2 and kernel.anticipates(self._first_pieces(part)):
+                writer = self._begin(tensor)
+                self._merge_part(tensor, part, kernel.anticipate, writer)
+                kernel.end_pass(number)
+                return writer if kernel.is_as_anticipated else None
+            for _, _, blocks in self._blocks(self._kept(part, looks)):
                 for pieces, _ in self._pieces(part, blocks):
                     kernel.observe(number, pieces)
             kernel.end_pass(number)
-        measured = _Measured(len(tensor.inputs), kernel)
-        self._merge_part(tensor, part, kernel, measured)
-        rest = _Part(part.stop, tensor.element_count, tensor.inputs[:1], 1, dtype)
-        if rest.start < rest.stop:
-            self._merge_part(tensor, rest, None, None)
-        return measured.outcome(tensor.name)
+        return None
 
-    def _merge_part(self, tensor: TensorPlan, part: _Part, kernel: Kernel | None, measured: _Measured | None) -> None:
-        """Merge and write a part, block by block; without a kernel its only input is rounded to the output's dtype."""
+    def _kept(self, part: _Part, looks: int) -> _Part:
+        return replace(part, is_held=looks > 1 and part.element_count <= self._sizes.held_elements)
+
+    def _merge_part(
+        self, tensor: TensorPlan, part: _Part, step: _Step, writer: TensorWriter, measured: _Measured | None = None
+    ) -> None:
+        """Merge and write a part, block by block."""
         width, output_dtype = BITS[tensor.dtype] // 8, _DTYPES[tensor.dtype]
         on_host = self._device.type == "cpu"
         # Multiplied by 0, a sum leaves 0 if every element is finite, and NaN if not: one look for the whole part.
@@ -158,14 +192,10 @@ class TensorMerger:
             on_gpu = None if on_host else torch.empty(stop - start, dtype=output_dtype, device=self._device)
             for pieces, position in self._pieces(part, blocks):
                 result = self._wide(_OUTPUT, pieces[0].numel(), part.dtype).view(pieces[0].shape)
-                if kernel is None or measured is None:
-                    result = pieces[0]
-                else:
-                    measured.before(pieces)
-                    kernel.merge(pieces, result)
-                    if measured.wants_result:
-                        again = [self._widened(i, block, position, part) for i, block in enumerate(blocks)]
-                        measured.after(again, result)
+                step(pieces, result)
+                if measured is not None and measured.wants_result:
+                    again = [self._widened(i, block, position, part) for i, block in enumerate(blocks)]
+                    measured.after(again, result)
                 count = result.numel()
                 if on_gpu is None:
                     host = self._bytes(_OUTPUT, count * width)
@@ -176,13 +206,12 @@ class TensorMerger:
                 # float16 overflows in the rounding, the others do not.
                 check += (piece if tensor.dtype == "F16" else result).sum(dtype=torch.float32) * 0
                 if host is not None:
-                    # Written and hashed at once, while it is in the cache.
-                    self._write(tensor, (start + position) * width, host.numpy().data)
+                    self._write(writer, host.numpy().data)
             if on_gpu is not None:
                 host = self._bytes(_OUTPUT, (stop - start) * width)
                 host.view(output_dtype).copy_(on_gpu, non_blocking=True)
                 torch.cuda.current_stream(self._device).synchronize()
-                self._write(tensor, start * width, host.numpy().data)
+                self._write(writer, host.numpy().data)
         if torch.isnan(check):
             names = " and ".join(self._labels[item.source] for item in part.inputs)
             raise MergeError(
@@ -194,8 +223,8 @@ class TensorMerger:
         """Read a part's inputs block by block, in their stored dtypes."""
         piece = self._piece_elements(part)
         step = max(piece, self._sizes.block_elements // piece * piece)
-        if part.stop - part.start <= self._sizes.held_elements:
-            step = max(1, part.stop - part.start)
+        if part.is_held:
+            step = part.element_count
         for start in range(part.start, part.stop, step):
             stop = min(start + step, part.stop)
             yield start, stop, [self._read(i, item, start, stop) for i, item in enumerate(part.inputs)]
@@ -204,6 +233,11 @@ class TensorMerger:
         """Widen blocks piece by piece; with each, its position in the block."""
         for position in range(0, blocks[0].numel(), self._piece_elements(part)):
             yield [self._widened(i, block, position, part) for i, block in enumerate(blocks)], position
+
+    def _first_pieces(self, part: _Part) -> list[Tensor]:
+        stop = min(part.start + self._piece_elements(part), part.stop)
+        blocks = [self._read(i, item, part.start, stop) for i, item in enumerate(part.inputs)]
+        return [self._widened(i, block, 0, part) for i, block in enumerate(blocks)]
 
     def _piece_elements(self, part: _Part) -> int:
         return max(1, self._sizes.piece_elements // part.row_elements) * part.row_elements
@@ -228,9 +262,15 @@ class TensorMerger:
         self._held[slot] = _Held(item, start, stop, values)
         return values
 
-    def _write(self, tensor: TensorPlan, start: int, data: memoryview) -> None:
-        self._has_written = True
-        self._file.write(self._data_start + tensor.offset + start, data)
+    def _begin(self, tensor: TensorPlan) -> TensorWriter:
+        # What is written anew is not progress.
+        self._on_progress(-self._written_nbytes)
+        self._written_nbytes = 0
+        return self._file.begin(tensor.name)
+
+    def _write(self, writer: TensorWriter, data: memoryview) -> None:
+        writer.write(data)
+        self._written_nbytes += len(data)
         self._on_progress(len(data))
 
     def _bytes(self, slot: int, nbytes: int) -> Tensor:
@@ -263,9 +303,10 @@ class _Measured:
         """Whether how far the result has moved must be seen, rather than follow from the coefficients."""
         self._moved = [torch.zeros((), dtype=torch.float64)] * input_count
 
-    def before(self, pieces: Sequence[Tensor]) -> None:
+    def step(self, pieces: list[Tensor], result: Tensor) -> None:
         if self._meter is not None:
             self._meter.observe(pieces)
+        self._kernel.merge(pieces, result)
 
     def after(self, pieces: Sequence[Tensor], result: Tensor) -> None:
         for i, piece in enumerate(pieces):
@@ -292,6 +333,11 @@ class _Measured:
             return tuple(sqrt(float(moved)) for moved in self._moved)
         pairs = [(coefficients, j) for j in range(self._count)]
         return tuple(map(sqrt, starmap(distances.squared_distance_of_sum, pairs)))
+
+
+def _take_first(pieces: list[Tensor], result: Tensor) -> None:
+    """Leave a single input as it is: it is only rounded."""
+    result.copy_(pieces[0])
 
 
 def _wide_dtype(inputs: Sequence[str], output: str) -> torch.dtype:

@@ -87,6 +87,24 @@ class Kernel(ABC):
         """Draw the conclusions of pass ``number``; the only place that may wait for a GPU."""
         del number
 
+    def anticipates(self, pieces: Sequence[Tensor]) -> bool:
+        """Whether, going by the first piece of every input, the result can be written in the last pass already.
+
+        All pieces are then shown to :meth:`anticipate` instead of :meth:`observe`; they are merged after that pass only
+        if it turns out otherwise. The bytes must not depend on the answer.
+        """
+        del pieces
+        return False
+
+    def anticipate(self, pieces: Sequence[Tensor], output: Tensor) -> None:
+        """See one piece of every input in the last pass, and write the result expected into ``output``."""
+        raise NotImplementedError(f"{type(self).__name__} says that it anticipates and does not")
+
+    @property
+    def is_as_anticipated(self) -> bool:
+        """Whether what was written in the last pass is the result, once that pass is over."""
+        return False
+
     @abstractmethod
     def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
         """Write the merged piece into ``output``, of the pieces' shape and dtype."""

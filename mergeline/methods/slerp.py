@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mergeline.methods.combination import Combination, MeasuredSum, WeightedSum
-from mergeline.methods.distances import Distances
+from mergeline.methods.distances import DistanceMeter, Distances
 from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLLINEAR_COSINE = 0.9995
 """Above this ``|cos Ω|`` the arc is numerically flat and the chord is taken instead."""
@@ -44,6 +49,8 @@ class Slerp(MergeMethod):
 
 
 class _Arc(MeasuredSum):
+    """Writes the chord while it measures the angle: what fine-tunes of one model nearly always take."""
+
     def __init__(self, t: float) -> None:
         super().__init__(input_count=2)
         self._t = t
@@ -56,6 +63,34 @@ class _Arc(MeasuredSum):
         return Combination(
             (math.sin((1.0 - t) * omega) / math.sin(omega), math.sin(t * omega) / math.sin(omega)), "slerp"
         )
+
+    def anticipates(self, pieces: Sequence[Tensor]) -> bool:
+        first = DistanceMeter(len(pieces))
+        first.observe(pieces)
+        return self.combine(first.result()).branch == "lerp"
+
+    def anticipate(self, pieces: Sequence[Tensor], output: Tensor) -> None:
+        self.observe(0, pieces)
+        self._chord(pieces, output)
+
+    @property
+    def is_as_anticipated(self) -> bool:
+        return self.branch == "lerp"
+
+    def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
+        if self.branch == "lerp":
+            self._chord(pieces, output)
+        else:
+            super().merge(pieces, output)
+
+    def _chord(self, pieces: Sequence[Tensor], output: Tensor) -> None:
+        import torch
+
+        if self._t in (0.0, 1.0):
+            # A parent bit for bit, the sign of a zero included.
+            output.copy_(pieces[int(self._t)])
+        else:
+            torch.lerp(pieces[0], pieces[1], self._t, out=output)
 
 
 def _cosine(distances: Distances) -> float:

@@ -25,7 +25,7 @@ from mergeline.plan import TensorPlan
 from mergeline.tensor_stream import TensorMerger
 from mergeline.verify import check_loads, verify_directory
 from mergeline.workspace import open_workspace
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.engine.tiny_checkpoints import make_mistral, mistral_tensors
 
 SLERP = "merge_method: slerp\nbase_model: {a}\nmodels:\n  - model: {a}\n  - model: {b}\nparameters: {{t: {t}}}\n"
 
@@ -64,11 +64,19 @@ def test_slerp_is_the_float64_formula_rounded_once(recipe: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("t", "parent"), [(0, "a"), (1, "b")])
-def test_ends_of_the_arc_are_the_parents_bit_for_bit(t: int, parent: str, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [0.02, 2.0], ids=["siblings", "strangers"])
+def test_ends_of_the_arc_are_the_parents_bit_for_bit(
+    change: float, t: int, parent: str, recipe: Path, tmp_path: Path
+) -> None:
+    a = mistral_tensors(0, dtype=torch.float32)
+    a["model.norm.weight"][0] = -0.0
+    save_file(a, tmp_path / "a" / "model.safetensors")
+    make_mistral(tmp_path / "b", 1, dtype=torch.float32, base=a, change=change)
     recipe.write_text(SLERP.format(a=tmp_path / "a", b=tmp_path / "b", t=t))
     merge(recipe, tmp_path / "out")
     expected = tensors_of(tmp_path / parent)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors_of(tmp_path / "out").items())
+    for name, tensor in tensors_of(tmp_path / "out").items():
+        assert torch.equal(tensor.view(torch.int32), expected[name].view(torch.int32))
 
 
 def test_swapping_the_parents_and_t_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
@@ -95,6 +103,43 @@ def test_blocks_pieces_shards_and_workers_change_no_byte(
         # Inner products are added up in other groups; the coefficients differ in their last float64 digits.
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=2**-26)
     assert len(list((tmp_path / "other").glob("*.safetensors"))) > 3
+
+
+@pytest.mark.parametrize("is_chord_first", [True, False])
+@pytest.mark.parametrize("is_chord", [True, False])
+def test_what_the_first_piece_promises_changes_no_byte(
+    is_chord: bool, is_chord_first: bool, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = make_mistral(tmp_path / "a", 0, dtype=torch.float32)
+    b = make_mistral(tmp_path / "b", 1, dtype=torch.float32)
+    name, piece = "model.layers.2.mlp.up_proj.weight", 64
+    x, y = a[name].flatten(), b[name].flatten()
+    if is_chord:
+        y[piece:] = x[piece:] * 1.01
+    if is_chord_first:
+        y[:piece] = x[:piece] * 1.01
+    elif is_chord:
+        # So that the angle stays small although the first piece differs.
+        x[:piece] *= 0.01
+        y[:piece] *= 0.01
+    for parent, tensors in (("a", a), ("b", b)):
+        save_file(tensors, tmp_path / parent / "model.safetensors", metadata={"format": "pt"})
+    merge(recipe, tmp_path / "whole")
+    monkeypatch.setattr(execute, "PIECE_ELEMENTS", piece)
+    monkeypatch.setattr(execute, "BLOCK_ELEMENTS", 2 * piece)
+    written: list[int] = []
+    (shard,) = merge(recipe, tmp_path / "pieces", on_planned=lambda plan: written.append)
+    outcome = next(outcome for outcome in shard.outcomes if outcome.name == name)
+    assert outcome.branch == ("lerp" if is_chord else "slerp")
+    assert -a[name].nbytes in written or (is_chord, is_chord_first) != (False, True)
+    assert sum(written) == sum(tensor.nbytes for tensor in a.values())
+    content = (tmp_path / "pieces" / "model.safetensors").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == shard.sha256
+    merged, whole = (tensors_of(tmp_path / output)[name] for output in ("pieces", "whole"))
+    if is_chord:
+        assert torch.equal(merged, whole)
+    exact = 0.7 * a[name].double() + 0.3 * b[name].double() if is_chord else slerp64(a[name], b[name], 0.3)
+    torch.testing.assert_close(merged.double(), exact, rtol=0, atol=2**-24)
 
 
 def test_mixed_dtypes_are_read_as_stored_and_rounded_once(recipe: Path, tmp_path: Path) -> None:
