@@ -186,8 +186,8 @@ class TensorMerger:
         """Merge and write a part, block by block."""
         width, output_dtype = BITS[tensor.dtype] // 8, _DTYPES[tensor.dtype]
         on_host = self._device.type == "cpu"
-        # Multiplied by 0, a sum leaves 0 if every element is finite, and NaN if not: one look for the whole part.
-        check = torch.zeros((), dtype=torch.float32, device=self._device)
+        # Infinite or NaN if an element is, so that one look at the end does for the whole part.
+        sums: list[Tensor] = []
         for start, stop, blocks in self._blocks(part):
             on_gpu = None if on_host else torch.empty(stop - start, dtype=output_dtype, device=self._device)
             for pieces, position in self._pieces(part, blocks):
@@ -204,7 +204,7 @@ class TensorMerger:
                     host, piece = None, on_gpu[position : position + count]
                 piece.copy_(result.flatten())
                 # float16 overflows in the rounding, the others do not.
-                check += (piece if tensor.dtype == "F16" else result).sum(dtype=torch.float32) * 0
+                sums.append((piece if tensor.dtype == "F16" else result).sum(dtype=torch.float32))
                 if host is not None:
                     self._write(writer, host.numpy().data)
             if on_gpu is not None:
@@ -212,7 +212,7 @@ class TensorMerger:
                 host.view(output_dtype).copy_(on_gpu, non_blocking=True)
                 torch.cuda.current_stream(self._device).synchronize()
                 self._write(writer, host.numpy().data)
-        if torch.isnan(check):
+        if not torch.stack(sums).isfinite().all():
             names = " and ".join(self._labels[item.source] for item in part.inputs)
             raise MergeError(
                 f"tensor {tensor.name!r}: the result holds NaN or infinite values as {tensor.dtype}; look at it in "

@@ -59,7 +59,8 @@ class DistanceMeter:
     def __init__(self, count: int) -> None:
         """Begin with nothing seen of ``count`` inputs."""
         self._count = count
-        self._sums: Tensor | None = None
+        # A number for every piece, added up at the end: one call for a tensor instead of three for every piece.
+        self._squares: dict[tuple[int, int], list[Tensor]] = {(i, j): [] for i in range(count) for j in range(i + 1)}
         self._scratch: Tensor | None = None
 
     def observe(self, pieces: Sequence[Tensor]) -> None:
@@ -67,25 +68,27 @@ class DistanceMeter:
         import torch
 
         vectors = [piece.flatten() for piece in pieces]
-        if self._sums is None:
-            self._sums = torch.zeros(self._count, self._count, dtype=torch.float64, device=vectors[0].device)
+        if self._scratch is None:
             self._scratch = torch.empty_like(vectors[0])
-        scratch = self._scratch
-        assert scratch is not None
         # The first piece is the largest: its scratch serves all others.
-        difference = scratch[: vectors[0].numel()]
+        difference = self._scratch[: vectors[0].numel()]
         for i, left in enumerate(vectors):
-            self._sums[i, i] += _squared_norm(left)
+            self._squares[i, i].append(_squared_norm(left))
             for j in range(i):
                 torch.sub(left, vectors[j], out=difference)
-                self._sums[i, j] += _squared_norm(difference)
+                self._squares[i, j].append(_squared_norm(difference))
 
     def result(self) -> Distances:
         """Return what was measured."""
+        import torch
+
+        sums = {
+            pair: float(torch.stack(of_pieces).sum(dtype=torch.float64)) if of_pieces else 0.0
+            for pair, of_pieces in self._squares.items()
+        }
         n = range(self._count)
-        sums: list[list[float]] = [[0.0] * self._count for _ in n] if self._sums is None else self._sums.tolist()
-        squared = tuple(tuple(0.0 if i == j else sums[max(i, j)][min(i, j)] for j in n) for i in n)
-        return Distances(tuple(sums[i][i] for i in n), squared)
+        squared = tuple(tuple(0.0 if i == j else sums[max(i, j), min(i, j)] for j in n) for i in n)
+        return Distances(tuple(sums[i, i] for i in n), squared)
 
 
 def _squared_norm(vector: Tensor) -> Tensor:
