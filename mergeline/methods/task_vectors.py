@@ -79,8 +79,8 @@ class KeepMiddle(Thinning):
     def apply(self, start: int, difference: Tensor) -> None:
         kept = self._down_to.mask(difference)
         if self._above is not None:
-            kept &= ~self._above.mask(difference)
-        difference.masked_fill_(~kept, 0.0)
+            kept.sub_(self._above.mask(difference))
+        difference.mul_(kept.view_as(difference))
 
     def restart(self) -> None:
         for selection in self._selections():
@@ -97,7 +97,10 @@ class KeepRandom(Thinning):
         self._density, self._stream = density, stream
 
     def apply(self, start: int, difference: Tensor) -> None:
-        difference.masked_fill_(~self._stream.keep(self._density, start, difference), 0.0)
+        import torch
+
+        kept = self._stream.keep(self._density, start, difference)
+        difference.mul_(kept.view(torch.uint8).to(difference.dtype))
 
 
 class TaskVectors(Kernel):
@@ -142,34 +145,38 @@ class TaskVectors(Kernel):
             thinning.restart()
 
     def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        import torch
-
         differences = _differences(pieces)
         factors = [weight * scale for weight, scale in zip(self._weights, self._rescale, strict=True)]
         for thinning, difference, factor in zip(self._thinnings, differences, factors, strict=True):
             thinning.apply(self._position, difference)
             difference.mul_(factor)
         self._position += output.numel()
-        divisor: Tensor | None = None
         if self._has_vote:
-            total = torch.zeros_like(output)
-            for difference in differences:
-                total.add_(difference)
-            is_positive = total >= 0
-            divisor = torch.zeros_like(output) if self._is_normalized else None
-            for difference, weight in zip(differences, self._weights, strict=True):
-                loses = torch.where(is_positive, difference <= 0, difference >= 0)
-                difference.masked_fill_(loses, 0.0)
-                if divisor is not None:
-                    divisor.add_(~loses, alpha=weight)
-        output.copy_(differences[0])
-        for difference in differences[1:]:
-            output.add_(difference)
-        if divisor is not None:
-            output.div_(divisor.masked_fill_(divisor == 0, 1.0))
-        elif self._is_normalized:
-            output.div_(sum(self._weights))
+            self._vote(differences, output)
+        else:
+            _add_up(differences, output)
+            if self._is_normalized:
+                output.div_(sum(self._weights))
         output.mul_(self._scale).add_(pieces[0])
+
+    def _vote(self, differences: Sequence[Tensor], output: Tensor) -> None:
+        """Write the sum of the elements that have the sign of the sum of all, normalized if that is wanted."""
+        import torch
+
+        # Arithmetic with signs and in-place comparisons, several times faster than choosing by boolean masks.
+        _add_up(differences, output)
+        sign = output.clone().ge_(0.0).mul_(2.0).sub_(1.0)
+        for difference in differences:
+            difference.mul_(sign).clamp_min_(0.0)
+        _add_up(differences, output)
+        output.mul_(sign)
+        if not self._is_normalized:
+            return
+        divisor = torch.zeros_like(output)
+        for difference, weight in zip(differences, self._weights, strict=True):
+            divisor.add_(difference.gt_(0.0), alpha=weight)
+        # Where no one agrees there is nothing to divide.
+        output.div_(divisor.add_(sign.copy_(divisor).eq_(0.0)))
 
     @property
     def branch(self) -> str:
@@ -206,3 +213,9 @@ def element_count(settings: TensorSettings) -> int:
 
 def _differences(pieces: Sequence[Tensor]) -> list[Tensor]:
     return [piece.sub_(pieces[0]) for piece in pieces[1:]]
+
+
+def _add_up(differences: Sequence[Tensor], output: Tensor) -> None:
+    output.copy_(differences[0])
+    for difference in differences[1:]:
+        output.add_(difference)
