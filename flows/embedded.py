@@ -15,7 +15,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -41,6 +42,9 @@ EMBEDDED_SETTINGS = {
     "DO_NOT_TRACK": "1",
 }
 """What Prefect must find when it is imported; ``[tool.prefect]`` in pyproject.toml says the same of the server."""
+
+_SOON_SECONDS = 0.05
+"""Until a termination that came at a bad moment is tried again."""
 
 
 def prepare_environment(state_directory: Path) -> None:
@@ -186,8 +190,12 @@ def _termination_as_exit() -> Generator[None, None, None]:
         yield
         return
 
-    def leave(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+    def leave(number: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+            # An exception there can leave the import lock taken: whoever imports next waits for ever.
+            threading.Timer(_SOON_SECONDS, os.kill, (os.getpid(), number)).start()
+        else:
+            raise SystemExit(128 + number)
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:

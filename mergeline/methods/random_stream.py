@@ -43,6 +43,6 @@ class RandomStream:
         block, skipped = divmod(start, 8)
         generator = np.random.Philox(key=np.array(self._key, dtype=np.uint64), counter=block)
         words = generator.random_raw((skipped + count + 1) // 2).view(np.uint32)[skipped : skipped + count]
-        # A bound of 32 bits is compared five times faster; only for a probability of 1, never asked for, it is 1 too low.
+        # A bound of 32 bits is compared five times faster. For a probability of 1, never asked for, it is 1 too low.
         kept = torch.from_numpy(words < np.uint32(min(round(probability * 2**32), 2**32 - 1)))
         return kept.to(like.device).reshape(like.shape)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from flows import task_run_history
+from flows import embedded, task_run_history
 from flows.embedded import EMBEDDED_SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -259,10 +259,29 @@ def test_the_server_ends_with_a_process_that_is_killed(migrated_state: Path, num
         assert process.stdout.readline() == "waiting\n"
         server = server_of(process.pid)
         process.send_signal(number)
-        wait_until(lambda: not Path(f"/proc/{server}").exists(), 90, "the server runs on")
+        try:
+            wait_until(lambda: not Path(f"/proc/{server}").exists(), 90, "the server runs on")
+        except AssertionError:
+            process.kill()
+            raise
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM)
     if number == signal.SIGTERM:
         assert states(migrated_state, "flow_run")["Crashed"] == 1
+
+
+def test_termination_in_the_midst_of_an_import_waits_until_its_lock_is_free() -> None:
+    came_through: list[bool] = []
+    importing = "os.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(1000):\n    pass\ncame_through.append(True)"
+    code = compile(importing, "<frozen importlib._bootstrap>", "exec")
+
+    def import_and_work() -> None:
+        with embedded._termination_as_exit():
+            exec(code, {"os": os, "signal": signal, "came_through": came_through})
+            time.sleep(30)
+
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        import_and_work()
+    assert came_through
 
 
 @pytest.mark.slow
