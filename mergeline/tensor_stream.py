@@ -110,7 +110,8 @@ class TensorMerger:
         self._written_nbytes = 0
         while True:
             try:
-                if tensor.is_copied:
+                # Of an empty tensor there is nothing to compute or measure.
+                if tensor.is_copied or not tensor.nbytes:
                     self._copy(tensor)
                 else:
                     self._compute(tensor)

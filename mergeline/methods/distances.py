@@ -82,10 +82,10 @@ class DistanceMeter:
         """Return what was measured."""
         import torch
 
-        sums = {
-            pair: float(torch.stack(of_pieces).sum(dtype=torch.float64)) if of_pieces else 0.0
-            for pair, of_pieces in self._squares.items()
-        }
+        # On a GPU every look waits for it, so there is one for all pairs.
+        totals = [torch.stack(of_pieces).sum(dtype=torch.float64) for of_pieces in self._squares.values() if of_pieces]
+        values = torch.stack(totals).tolist() if totals else [0.0] * len(self._squares)
+        sums = dict(zip(self._squares, values, strict=True))
         n = range(self._count)
         squared = tuple(tuple(0.0 if i == j else sums[max(i, j), min(i, j)] for j in n) for i in n)
         return Distances(tuple(sums[i, i] for i in n), squared)

@@ -209,6 +209,19 @@ def test_integer_buffers_are_copied_from_the_base(recipe: Path, tmp_path: Path) 
     assert tensors_of(tmp_path / "out")["model.positions"].tolist() == [3] * 7
 
 
+@pytest.mark.parametrize("method", ["slerp", "linear"])
+def test_empty_tensors_stay_empty(method: str, recipe: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        save_file(
+            tensors_of(tmp_path / name) | {"model.none": torch.empty(0, 8)}, tmp_path / name / "model.safetensors"
+        )
+    if method == "linear":
+        models = "".join(f"  - {{model: {tmp_path / name}, parameters: {{weight: 1}}}}\n" for name in "ab")
+        recipe.write_text(f"merge_method: linear\nmodels:\n{models}")
+    merge(recipe, tmp_path / "out")
+    assert tensors_of(tmp_path / "out")["model.none"].shape == (0, 8)
+
+
 def test_linear_adds_up_weights_per_model_and_normalizes(recipe: Path, tmp_path: Path) -> None:
     models = "".join(
         f"  - {{model: {tmp_path / name}, parameters: {{weight: {weight}}}}}\n" for name, weight in (("a", 1), ("b", 3))
