@@ -18,14 +18,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mergeline.evaluation.dataset_reference import parse_dataset
-from mergeline.evaluation.fast_engine import TokenizedPrompts
-from mergeline.evaluation.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
-from mergeline.evaluation.questions import Row, load_questions
-from mergeline.evaluation.records import Evaluation, EvaluationSettings
-from mergeline.evaluation.scoring import ModelRequest, TaskRequest, build_task, score_model
+from mergeline.evaluation.questions.dataset_reference import parse_dataset
+from mergeline.evaluation.questions.four_choice import Row, load_questions
+from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+from mergeline.evaluation.results import Evaluation, EvaluationSettings
 from mergeline.evaluation.stored_evaluation import package_versions
+from mergeline.evaluation.worker.fast_scoring import TokenizedPrompts
+from mergeline.evaluation.worker.scoring import ModelRequest, TaskRequest, build_task, score_model
 
 # hidden, layers, heads, key-value heads, intermediate; with the vocabulary of SmolLM2.
 SHAPES = {"16 M": (256, 4, 4, 4, 768), "50 M": (512, 8, 8, 8, 1536)}

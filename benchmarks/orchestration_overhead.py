@@ -32,7 +32,7 @@ from benchmarks.report import machine, spread, today
 from deployments.local.demo import environment, fill
 from deployments.local.hub import LocalHub
 from flows.embedded import EMBEDDED_SETTINGS
-from mergeline.text import table
+from mergeline.support.text import table
 
 ALONE = "engine alone"
 ROOT = Path(__file__).parents[1]

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from benchmarks.checkpoints import HALFWAY_RECIPE, SHAPES, write_checkpoint
 from benchmarks.report import today
-from mergeline.hub import Hub
-from mergeline.merging import plan_recipe
-from mergeline.placement import largest_first, place
-from mergeline.shard_layout import parse_size
-from mergeline.text import size, table
+from mergeline.merge.placement import largest_first, place
+from mergeline.plan.planning import plan_recipe
+from mergeline.sources.hub import Hub
+from mergeline.support.text import parse_size, size, table
 
 
 @dataclass(frozen=True)

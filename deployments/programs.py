@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import psutil
 
 from mergeline.errors import InputError, RunError
-from mergeline.state import state_directory
+from mergeline.support.state import state_directory
 
 START_SECONDS = 240.0
 """Prefect and MLflow with new databases take up to 80 s on two slow cores."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mergeline.errors import RunError
-from mergeline.lineage import digest
+from mergeline.support.digests import digest
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from deployments.local.demo import TOKEN, environment, hub_directory
 from deployments.programs import Program, free_port
-from mergeline.pipeline import Track
-from mergeline.state import state_directory
-from mergeline.tracking import TrackingSettings
+from mergeline.pipeline.language import Track
+from mergeline.support.state import state_directory
+from mergeline.tracking.store import TrackingSettings
 
 WORKER_SETTINGS = {
     # A click in the browser is answered in two seconds instead of ten.

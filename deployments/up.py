@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from deployments import stack
 from deployments.programs import Program, Running
 from flows.embedded import prepare_environment
-from mergeline.durable import exclusive
 from mergeline.errors import InputError
-from mergeline.state import state_directory
+from mergeline.support.durable import exclusive
+from mergeline.support.state import state_directory
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from mergeline.errors import InputError
-from mergeline.evaluation.records import EvaluationReport
-from mergeline.evaluation.tables import comparison_line
-from mergeline.gate import Decision
-from mergeline.licences import require_publishable
-from mergeline.preflight import PreparedPipeline
-from mergeline.text import table
+from mergeline.evaluation.report.tables import comparison_line
+from mergeline.evaluation.results import EvaluationReport
+from mergeline.pipeline.preflight import PreparedPipeline
+from mergeline.plan.licences import require_publishable
+from mergeline.publish.gate import Decision
+from mergeline.support.text import table
 
 PATIENCE_SECONDS = 30 * 24 * 3600
 """After so long without an answer the run fails; the same run started again asks again."""

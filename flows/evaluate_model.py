@@ -8,17 +8,17 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from mergeline.checkpoint import open_checkpoint
-from mergeline.evaluation import comparison
+from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.records import MARGIN, EvaluationReport, EvaluationSettings
-from mergeline.evaluation.tables import report_text
-from mergeline.evaluation.task_questions import check_breakdown, task_questions
-from mergeline.execute import choose_devices
-from mergeline.hub import Hub
-from mergeline.pipeline import Evaluate
-from mergeline.preflight import find_questions
+from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+from mergeline.evaluation.report.tables import report_text
+from mergeline.evaluation.results import MARGIN, EvaluationReport, EvaluationSettings
+from mergeline.merge.devices import choose_devices
+from mergeline.pipeline.language import Evaluate
+from mergeline.pipeline.preflight import find_questions
+from mergeline.sources.checkpoint import open_checkpoint
+from mergeline.sources.hub import Hub
 from tasks.evaluating import evaluate
 from tasks.fetching import fetch_checkpoint, fetch_questions
 

@@ -13,18 +13,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.approval import ask_for_approval
-from flows.engines import require_engine
 from flows.evaluate_model import score
+from flows.executors import require_engine
 from flows.merge_model import CORES, EXAMPLE_RECIPE, DeviceChoice, YamlBox, chosen_devices, fetch_sources, merge
 from mergeline.errors import MergelineError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.records import EvaluationReport, EvaluationSettings, Sample
-from mergeline.evaluation.tables import report_text
-from mergeline.gate import Decision, decide
-from mergeline.lineage import canonical_json
-from mergeline.merging import MergedModel
-from mergeline.pipeline import PublishWhen, read_form
-from mergeline.pipeline_records import (
+from mergeline.evaluation.report.tables import report_text
+from mergeline.evaluation.results import EvaluationReport, EvaluationSettings, Sample
+from mergeline.merge.merging import MergedModel
+from mergeline.pipeline.language import read_form
+from mergeline.pipeline.preflight import PreparedPipeline
+from mergeline.pipeline.record import (
     manifest_links,
     merge_record,
     published_files,
@@ -32,10 +31,12 @@ from mergeline.pipeline_records import (
     tracked_name,
     tracking_settings,
 )
-from mergeline.preflight import PreparedPipeline
-from mergeline.publish import Publication
-from mergeline.stages import StageClock
-from mergeline.tracking import TrackedRun
+from mergeline.pipeline.stage_clock import StageClock
+from mergeline.publish.gate import Decision, decide
+from mergeline.publish.policy import PublishWhen
+from mergeline.publish.publication import Publication
+from mergeline.support.digests import canonical_json
+from mergeline.tracking.runs import TrackedRun
 from tasks.evaluating import sample
 from tasks.fetching import fetch_checkpoint, fetch_questions
 from tasks.planning import plan

@@ -11,13 +11,14 @@ from prefect import flow, get_run_logger, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.engines import CORES, MergeJob, merge_shards, require_engine
-from mergeline.execute import ShardResult, choose_devices
-from mergeline.merging import MergedModel
-from mergeline.pipeline import read_form
-from mergeline.preflight import PreparedPipeline
-from mergeline.state import state_directory
-from mergeline.workspace import finished_output, open_workspace
+from flows.executors import CORES, MergeJob, merge_shards, require_engine
+from mergeline.merge.devices import choose_devices
+from mergeline.merge.merging import MergedModel
+from mergeline.merge.shard import ShardResult
+from mergeline.merge.workspace import finished_output, open_workspace
+from mergeline.pipeline.language import read_form
+from mergeline.pipeline.preflight import PreparedPipeline
+from mergeline.support.state import state_directory
 from tasks.assembling import assemble, show_geometry, verify
 from tasks.fetching import fetch_checkpoint
 from tasks.planning import plan

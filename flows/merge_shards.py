@@ -7,11 +7,11 @@ from pathlib import Path
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.engines.job import CORES, MergeJob
-from flows.engines.on_threads import merge_on_threads
-from flows.engines.on_workers import alive_path
-from mergeline.durable import exclusive
-from mergeline.workspace import read_plan
+from flows.executors.on_threads import CORES, merge_on_threads
+from flows.executors.on_workers import alive_path
+from mergeline.merge.job import MergeJob
+from mergeline.plan.plan_file import read_plan
+from mergeline.support.durable import exclusive
 from tasks.merging import require_shared
 
 

@@ -1,5 +1,5 @@
 """``python -m mergeline`` is the command line."""
 
-from mergeline.cli import entry
+from mergeline.cli.command_line import entry
 
 entry()

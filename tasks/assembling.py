@@ -9,15 +9,15 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mergeline import verify as verification
-from mergeline import workspace as workspaces
-from mergeline.execute import ShardResult
-from mergeline.geometry import heat_map, read_geometry, summarize
-from mergeline.lineage import Manifest
-from mergeline.merging import PlannedMerge
-from mergeline.plan import MergePlan
-from mergeline.verify import Verification
-from mergeline.workspace import Workspace
+from mergeline.merge import verification
+from mergeline.merge import workspace as workspaces
+from mergeline.merge.geometry import heat_map, read_geometry, summarize
+from mergeline.merge.manifest import Manifest
+from mergeline.merge.shard import ShardResult
+from mergeline.merge.verification import Verification
+from mergeline.merge.workspace import Workspace
+from mergeline.plan.merge_plan import MergePlan
+from mergeline.plan.planning import PlannedMerge
 
 
 @task(name="assemble", tags=["cpu"], cache_policy=NO_CACHE)
@@ -28,13 +28,13 @@ def assemble(
     workspace: Workspace,
     links: Mapping[str, str],
 ) -> Manifest:
-    """Write config, tokenizer, index and manifest; see :func:`mergeline.workspace.assemble`."""
+    """Write config, tokenizer, index and manifest; see :func:`mergeline.merge.assembly.assemble`."""
     return workspaces.assemble(planned.plan, results, planned.recipe_text, donor, workspace, links)
 
 
 @task(name="verify", tags=["cpu"], cache_policy=NO_CACHE)
 def verify(directory: Path) -> Verification:
-    """Hash every file and compare it with the manifest; see :func:`mergeline.verify.verify_directory`."""
+    """Hash every file and compare it with the manifest; see :func:`mergeline.merge.verification.verify_directory`."""
     found = verification.verify_directory(directory)
     get_run_logger().info("%s: %d files and %d tensors as planned", directory, found.file_count, found.tensor_count)
     return found

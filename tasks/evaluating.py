@@ -10,10 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
-from mergeline.evaluation.records import Evaluation, EvaluationSettings, Sample
+from mergeline.evaluation.results import Evaluation, EvaluationSettings, Sample
 from mergeline.evaluation.sample import sample_models
-from mergeline.pipeline import Samples
-from mergeline.state import state_directory
+from mergeline.pipeline.language import Samples
+from mergeline.support.state import state_directory
 
 
 @task(name="evaluate", task_run_name="evaluate {settings.task}", tags=["gpu"], cache_policy=NO_CACHE)

@@ -7,10 +7,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from mergeline import checkpoint as checkpoints
-from mergeline import preflight
-from mergeline.checkpoint import Checkpoint
-from mergeline.hub import Hub, PinnedRepository
+from mergeline.pipeline import preflight
+from mergeline.sources import checkpoint as checkpoints
+from mergeline.sources.checkpoint import Checkpoint
+from mergeline.sources.hub import Hub, PinnedRepository
 from tasks.retrying import HUB_RETRIES
 
 
@@ -22,11 +22,11 @@ from tasks.retrying import HUB_RETRIES
     **HUB_RETRIES,
 )
 def fetch_checkpoint(checkpoint: Checkpoint) -> Path:
-    """Download a checkpoint's files at its pinned commit; see :func:`mergeline.checkpoint.fetch`."""
+    """Download a checkpoint's files at its pinned commit; see :func:`mergeline.sources.checkpoint.fetch`."""
     return checkpoints.fetch(checkpoint, Hub())
 
 
 @task(name="fetch-questions", tags=["cpu"], cache_policy=NO_CACHE, **HUB_RETRIES)
 def fetch_questions(questions: Path | PinnedRepository | None) -> Path | None:
-    """Download a dataset repository; see :func:`mergeline.preflight.fetch_questions`."""
+    """Download a dataset repository; see :func:`mergeline.pipeline.preflight.fetch_questions`."""
     return preflight.fetch_questions(questions, Hub())

@@ -16,12 +16,12 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from mergeline import execute
 from mergeline.errors import MergeError
-from mergeline.execute import ShardResult
-from mergeline.plan import MergePlan
-from mergeline.text import size
-from mergeline.workspace import read_plan
+from mergeline.merge import shard as execute
+from mergeline.merge.shard import ShardResult
+from mergeline.plan.merge_plan import MergePlan
+from mergeline.plan.plan_file import read_plan
+from mergeline.support.text import size
 
 
 class MergeProgress:
@@ -88,7 +88,7 @@ def merge_shard(
     workers: int,
     progress: MergeProgress | None,
 ) -> Any:
-    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.execute.merge_shard`.
+    """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.merge.shard.merge_shard`.
 
     Without ``progress``, whoever waits for the shard counts its bytes.
     """

@@ -6,16 +6,16 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mergeline.hub import Hub
-from mergeline.pipeline import LoadedPipeline
-from mergeline.plan_text import describe_plan
-from mergeline.preflight import PreparedPipeline, prepare_pipeline
+from mergeline.pipeline.language import LoadedPipeline
+from mergeline.pipeline.preflight import PreparedPipeline, prepare_pipeline
+from mergeline.plan.text import describe_plan
+from mergeline.sources.hub import Hub
 from tasks.retrying import HUB_RETRIES
 
 
 @task(name="plan", tags=["cpu"], cache_policy=NO_CACHE, **HUB_RETRIES)
 def plan(pipeline: LoadedPipeline) -> PreparedPipeline:
-    """Pin the sources and plan the merge; see :func:`mergeline.preflight.prepare_pipeline`."""
+    """Pin the sources and plan the merge; see :func:`mergeline.pipeline.preflight.prepare_pipeline`."""
     prepared = prepare_pipeline(pipeline, Hub())
     create_markdown_artifact(
         f"```\n{describe_plan(prepared.planned.plan)}\n```", key="merge-plan", description=pipeline.settings.name

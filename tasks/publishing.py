@@ -9,8 +9,8 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mergeline.hub import Hub
-from mergeline.publish import Publication, publish_directory
+from mergeline.publish.publication import Publication, publish_directory
+from mergeline.sources.hub import Hub
 from tasks.retrying import HUB_RETRIES
 
 
@@ -18,7 +18,7 @@ from tasks.retrying import HUB_RETRIES
 def publish(
     directory: Path, repo_id: str, plan_digest: str, private: bool, extra_files: Mapping[str, bytes]
 ) -> Publication:
-    """Commit the directory, once; see :func:`mergeline.publish.publish_directory`."""
+    """Commit the directory, once; see :func:`mergeline.publish.publication.publish_directory`."""
     published = publish_directory(
         directory, repo_id, hub=Hub(), plan_digest=plan_digest, private=private, extra_files=extra_files
     )

@@ -12,12 +12,14 @@ from prefect.cache_policies import NO_CACHE
 
 from mergeline import tracking
 from mergeline.errors import MergelineError, TrackingError
-from mergeline.tracking import MergeRecord, TrackedRun, TrackingSettings
+from mergeline.tracking.record import MergeRecord
+from mergeline.tracking.runs import TrackedRun
+from mergeline.tracking.store import TrackingSettings
 
 
 @task(name="open-run", tags=["cpu"], cache_policy=NO_CACHE)
 def open_run(settings: TrackingSettings, plan_digest: str, name: str, tags: Mapping[str, str]) -> TrackedRun | None:
-    """Find or create the plan's run; see :func:`mergeline.tracking.open_run`. None: MLflow does not answer."""
+    """Find or create the plan's run; see :func:`mergeline.tracking.runs.open_run`. None: MLflow does not answer."""
     try:
         run = tracking.open_run(settings, plan_digest=plan_digest, name=name, tags=tags)
     except TrackingError as error:
@@ -49,7 +51,7 @@ def record_merge(settings: TrackingSettings, record: MergeRecord, is_shown: bool
 
 @task(name="track-failure", tags=["cpu"], cache_policy=NO_CACHE)
 def fail_run(run: TrackedRun | None, settings: TrackingSettings, reason: str) -> None:
-    """End the run, if there is one, as failed; see :func:`mergeline.tracking.fail_run`."""
+    """End the run, if there is one, as failed; see :func:`mergeline.tracking.runs.fail_run`."""
     if run is not None:
         tracking.fail_run(run, settings, reason)
 

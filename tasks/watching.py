@@ -9,15 +9,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
-from mergeline.hub import Hub
-from mergeline.pipeline import LoadedPipeline, load_pipeline
-from mergeline.watching import Look, look
+from mergeline.pipeline.language import LoadedPipeline, load_pipeline
+from mergeline.pipeline.watching import Look, look
+from mergeline.sources.hub import Hub
 from tasks.retrying import HUB_RETRIES
 
 
 @task(name="watch-pipeline", task_run_name="watch {path}", tags=["cpu"], cache_policy=NO_CACHE, **HUB_RETRIES)
 def watch_pipeline(path: Path, deployment: str) -> str | None:
-    """Look at the pipeline's sources and run the deployment if one has moved; see :func:`mergeline.watching.look`.
+    """Look at the pipeline's sources and run the deployment if one has moved; see :func:`look`.
 
     Returns:
         The flow run that was started, or None.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mergeline.checkpoint import fetch
-from mergeline.evaluation import comparison
+from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
-from mergeline.evaluation.records import EvaluationSettings
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
-from mergeline.pipeline import read_form
-from mergeline.pipeline_records import merge_record
-from mergeline.preflight import fetch_questions, prepare_pipeline
-from mergeline.stages import StageClock
-from mergeline.tracking import TrackedRun, TrackingSettings, record_merge
+from mergeline.evaluation.results import EvaluationSettings
+from mergeline.merge.merging import merge_recipe
+from mergeline.pipeline.language import read_form
+from mergeline.pipeline.preflight import fetch_questions, prepare_pipeline
+from mergeline.pipeline.record import merge_record
+from mergeline.pipeline.stage_clock import StageClock
+from mergeline.sources.checkpoint import fetch
+from mergeline.sources.hub import Hub
+from mergeline.tracking.runs import TrackedRun, record_merge
+from mergeline.tracking.store import TrackingSettings
 
 RECIPE = (Path(__file__).parents[1] / "configs" / "merges" / "demo-slerp.yaml").read_text()
 

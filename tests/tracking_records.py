@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mergeline.evaluation.records import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
-from mergeline.lineage import Manifest, SourceRecord
-from mergeline.publish import Publication
-from mergeline.tracking import MergeRecord, TrackingSettings
+from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
+from mergeline.merge.manifest import Manifest
+from mergeline.publish.publication import Publication
+from mergeline.sources.identity import SourceRecord
+from mergeline.tracking.record import MergeRecord
+from mergeline.tracking.store import TrackingSettings
 
 EXPERIMENT = "mergeline/demo"
 PLAN = "a1" * 32

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from deployments.local.hub import LocalHub
-from mergeline.evaluation.directions import DEMONSTRATION_SEED, make_questions
-from mergeline.state import state_directory
-from mergeline.text import table
+from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.support.state import state_directory
+from mergeline.support.text import table
 
 ROOT = Path(__file__).parents[2]
 MODELS = Path(__file__).parent / "demo_models"
@@ -27,7 +27,7 @@ DATASET_CARD = """\
 ---
 license: apache-2.0
 ---
-Questions of the SpartQA kind about the direction between two objects, made by `mergeline.evaluation.directions`.
+Questions of the SpartQA kind about the direction between two objects, made by Mergeline's generator `directions`.
 """
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mergeline.errors import EvaluationError, EvaluationInputError
-from mergeline.evaluation.lm_eval_task import LmEvalTask, find_lm_eval_task
 from mergeline.evaluation.model_directory import model_digest
-from mergeline.evaluation.records import Evaluation, EvaluationSettings
+from mergeline.evaluation.questions.lm_eval_task import LmEvalTask, find_lm_eval_task
+from mergeline.evaluation.questions.task_questions import task_questions
+from mergeline.evaluation.results import Evaluation, EvaluationSettings
 from mergeline.evaluation.stored_evaluation import evaluation_key, package_versions, read_evaluation
-from mergeline.evaluation.task_questions import task_questions
-from mergeline.evaluation.worker_process import TaskDataError, WorkerOutOfMemoryError, run_worker
-from mergeline.lineage import digest
+from mergeline.evaluation.worker.process import TaskDataError, WorkerOutOfMemoryError, run_worker
+from mergeline.support.digests import digest
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ENGINES = ("stock", "fast")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mergeline.evaluation.changed_questions import letter
-from mergeline.evaluation.comparison import NOT_COMPARABLE
-from mergeline.evaluation.records import Comparison, EvaluationReport
+from mergeline.evaluation.compare.changed_questions import letter
+from mergeline.evaluation.compare.comparison import NOT_COMPARABLE
+from mergeline.evaluation.results import Comparison, EvaluationReport
 
 
 def model_metrics(report: EvaluationReport, label: str) -> dict[str, float]:

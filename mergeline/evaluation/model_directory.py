@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mergeline.errors import EvaluationInputError
-from mergeline.lineage import MANIFEST_NAME, digest, file_sha256
+from mergeline.merge.manifest import MANIFEST_NAME
+from mergeline.support.digests import digest, file_sha256
 
 # Whatever transformers could read from a model directory; cards, licences and recipes change no answer.
 _MODEL_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken"}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from mergeline.errors import EvaluationInputError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, check_device_and_dtype, check_labels
 from mergeline.evaluation.model_directory import check_model_directory
-from mergeline.evaluation.records import Sample
+from mergeline.evaluation.results import Sample
 from mergeline.evaluation.stored_evaluation import package_versions
-from mergeline.evaluation.worker_process import run_worker
+from mergeline.evaluation.worker.process import run_worker
 
 DEFAULT_PROMPTS = ("Who are you?", "Translate this sentence to Vietnamese: Good morning")
 

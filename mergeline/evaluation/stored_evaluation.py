@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation.lm_eval_task import LmEvalTask
-from mergeline.evaluation.records import Answer, Evaluation, EvaluationSettings
-from mergeline.lineage import digest
+from mergeline.evaluation.questions.lm_eval_task import LmEvalTask
+from mergeline.evaluation.results import Answer, Evaluation, EvaluationSettings
+from mergeline.support.digests import digest
 
 SCORING_VERSION = 3
 """Raised whenever the same model, task and questions would be scored otherwise, so that nothing stale is reused."""

@@ -1,37 +1,5 @@
-"""Merge methods by their YAML name.
+"""Merge methods, one per file, by their YAML name."""
 
-To add one, write its class in a file of its own and list it in ``METHODS``; nothing else changes.
-"""
+import lazy_loader
 
-from __future__ import annotations
-
-from mergeline.methods.breadcrumbs import Breadcrumbs, BreadcrumbsTies
-from mergeline.methods.dare import DareLinear, DareTies
-from mergeline.methods.linear import Linear
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
-from mergeline.methods.model_stock import ModelStock
-from mergeline.methods.nuslerp import NuSlerp
-from mergeline.methods.passthrough import Passthrough
-from mergeline.methods.slerp import Slerp
-from mergeline.methods.task_arithmetic import TaskArithmetic
-from mergeline.methods.ties import Ties
-
-METHODS: dict[str, MergeMethod] = {
-    method.name: method
-    for method in (
-        Slerp(),
-        NuSlerp(),
-        Linear(),
-        Passthrough(),
-        TaskArithmetic(),
-        Ties(),
-        DareLinear(),
-        DareTies(),
-        Breadcrumbs(),
-        BreadcrumbsTies(),
-        ModelStock(),
-    )
-}
-"""YAML name -> method."""
-
-__all__ = ["METHODS", "BaseModelRule", "Kernel", "MergeMethod", "Parameter", "TensorSettings"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

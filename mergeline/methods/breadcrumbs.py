@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
-from mergeline.methods.task_vectors import (
+from mergeline.methods._kernels.task_vectors import (
     DENSITY,
     INT8_MASK,
     LAMBDA,
@@ -17,6 +16,7 @@ from mergeline.methods.task_vectors import (
     element_count,
     weights_that_cancel,
 )
+from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
 
 
 class Breadcrumbs(MergeMethod):

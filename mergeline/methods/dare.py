@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
-from mergeline.methods.random_stream import RandomStream
-from mergeline.methods.task_vectors import (
+from mergeline.methods._kernels.random_stream import RandomStream
+from mergeline.methods._kernels.task_vectors import (
     DENSITY,
     INT8_MASK,
     LAMBDA,
@@ -17,6 +16,7 @@ from mergeline.methods.task_vectors import (
     Thinning,
     weights_that_cancel,
 )
+from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
 
 
 class DareLinear(MergeMethod):

@@ -1,7 +1,7 @@
 """What every merge method says of itself, and the arithmetic it gives for one tensor.
 
 A method never holds a tensor: for each output tensor it makes a :class:`Kernel`, and the engine shows that kernel the
-inputs in pieces, as often as it asks, before it asks for the result in pieces (:mod:`mergeline.execute`). So memory
+inputs in pieces, as often as it asks, before it asks for the result in pieces (:mod:`mergeline.merge.shard`). So memory
 depends on the piece for every method, and a new method needs no change to the engine.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mergeline.methods.distances import Distances
+    from mergeline.methods._kernels.distances import Distances
 
 Number = float | bool
 

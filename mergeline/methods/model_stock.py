@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 from math import sqrt
 
-from mergeline.methods.combination import Combination, MeasuredSum
-from mergeline.methods.distances import Distances
+from mergeline.methods._kernels.combination import Combination, MeasuredSum
+from mergeline.methods._kernels.distances import Distances
 from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
 
 

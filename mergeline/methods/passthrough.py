@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mergeline.methods.combination import Combination, WeightedSum
+from mergeline.methods._kernels.combination import Combination, WeightedSum
 from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
 
 

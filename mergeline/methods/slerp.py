@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mergeline.methods.combination import Combination, MeasuredSum, WeightedSum
-from mergeline.methods.distances import DistanceMeter, Distances
+from mergeline.methods._kernels.combination import Combination, MeasuredSum, WeightedSum
+from mergeline.methods._kernels.distances import DistanceMeter, Distances
 from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mergeline.methods.combination import Combination, WeightedSum
+from mergeline.methods._kernels.combination import Combination, WeightedSum
+from mergeline.methods._kernels.task_vectors import INT8_MASK, LAMBDA, WEIGHT, weights_that_cancel
 from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
-from mergeline.methods.task_vectors import INT8_MASK, LAMBDA, WEIGHT, weights_that_cancel
 
 
 class TaskArithmetic(MergeMethod):

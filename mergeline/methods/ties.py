@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
-from mergeline.methods.task_vectors import (
+from mergeline.methods._kernels.task_vectors import (
     DENSITY,
     INT8_MASK,
     LAMBDA,
@@ -14,6 +13,7 @@ from mergeline.methods.task_vectors import (
     Thinning,
     element_count,
 )
+from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
 
 
 class Ties(MergeMethod):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mergeline.evaluation.comparison import BETTER, compare
-from mergeline.evaluation.records import Evaluation, EvaluationReport
-from mergeline.lineage import SourceRecord, digest
+from mergeline.evaluation.compare.comparison import BETTER, compare
+from mergeline.evaluation.results import Evaluation, EvaluationReport
+from mergeline.sources.identity import SourceRecord
+from mergeline.support.digests import digest
 from mergeline.tracking import summary
 from mergeline.tracking.record import MergeRecord
 

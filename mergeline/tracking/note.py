@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mergeline.evaluation.records import Comparison, EvaluationReport
-from mergeline.lineage import SourceRecord
+from mergeline.evaluation.results import Comparison, EvaluationReport
+from mergeline.sources.identity import SourceRecord
 from mergeline.tracking.record import MergeRecord
 from mergeline.tracking.summary import portable
 

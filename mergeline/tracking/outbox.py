@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mergeline.durable import in_turn, sync_directory, write_whole
 from mergeline.errors import MergelineError, OutputError, TrackingError
-from mergeline.lineage import digest
-from mergeline.state import state_directory
+from mergeline.support.digests import digest
+from mergeline.support.durable import in_turn, sync_directory, write_whole
+from mergeline.support.state import state_directory
 from mergeline.tracking.record import MergeRecord, parse_record, record_json
 from mergeline.tracking.runs import TrackedRun, record_merge
 from mergeline.tracking.store import PATIENCE_SECONDS, TrackingSettings

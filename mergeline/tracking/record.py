@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter, ValidationError
 
 from mergeline.errors import OutputError
-from mergeline.evaluation.records import EvaluationReport, Sample
-from mergeline.lineage import Manifest, SourceRecord
-from mergeline.publish import Publication
-from mergeline.tracking.privacy import without_secrets
+from mergeline.evaluation.results import EvaluationReport, Sample
+from mergeline.merge.manifest import Manifest
+from mergeline.publish.publication import Publication
+from mergeline.sources.identity import SourceRecord
+from mergeline.support.secrets import without_secrets
 
 Scalar = str | float | int | bool
 

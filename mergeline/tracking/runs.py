@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mergeline.errors import TrackingInputError
+from mergeline.support.secrets import without_secrets
 from mergeline.tracking import summary
 from mergeline.tracking.models import evaluated_models, log_model, register
 from mergeline.tracking.note import EXPERIMENT_NOTE, merge_note
-from mergeline.tracking.privacy import without_secrets
 from mergeline.tracking.record import MergeRecord, without_private
 from mergeline.tracking.store import TrackingSettings, artifact_location, opened_store
 from mergeline.tracking.summary import PLAN_TAG

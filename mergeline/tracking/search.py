@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergeline.errors import InputError
-from mergeline.lineage import MANIFEST_NAME
+from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.tracking.runs import page_url
 from mergeline.tracking.store import TrackingSettings, opened_store
 from mergeline.tracking.summary import PLAN_TAG, SOURCE_TAG

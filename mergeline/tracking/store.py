@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from mergeline.durable import in_turn
 from mergeline.errors import InputError, TrackingError, TrackingInputError
-from mergeline.tracking.privacy import one_line
+from mergeline.support.durable import in_turn
+from mergeline.support.secrets import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import PurePath
 
-from mergeline.evaluation.records import Evaluation, EvaluationReport
-from mergeline.lineage import MANIFEST_NAME, SourceRecord, digest
+from mergeline.evaluation.results import Evaluation, EvaluationReport
+from mergeline.merge.manifest import MANIFEST_NAME
+from mergeline.sources.identity import SourceRecord
+from mergeline.support.digests import digest
 from mergeline.tracking.record import MergeRecord, Scalar
 
 PLAN_TAG = "mergeline.plan_digest"
@@ -27,7 +29,7 @@ def run_name(name: str, method: str, parameters: Mapping[str, Scalar]) -> str:
     Args:
         name: The pipeline's.
         method: The merge method, left out where ``name`` says it already.
-        parameters: As :func:`mergeline.parameters.flat_parameters` gives them.
+        parameters: As :func:`mergeline.recipe.parameters.flat_parameters` gives them.
     """
     words = [name] if method in name else [name, method]
     settings = [f"{key}={_short(value)}" for key, value in parameters.items()]

@@ -10,8 +10,8 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeline.evaluation.records import Evaluation
-from mergeline.tracking.privacy import without_secrets
+from mergeline.evaluation.results import Evaluation
+from mergeline.support.secrets import without_secrets
 from mergeline.tracking.summary import portable
 
 if TYPE_CHECKING:

@@ -8,20 +8,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from mergeline.evaluation import (
-    EvaluationSettings,
-    GeometryCell,
-    ModelToEvaluate,
-    evaluate_models,
-    question_prompts,
-    render_report,
-    report,
-    sample_models,
-)
-from mergeline.geometry import read_geometry
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
-from mergeline.workspace import RECIPE_NAME
+from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.questions.prompts import question_prompts
+from mergeline.evaluation.report.html_report import render_report
+from mergeline.evaluation.results import EvaluationSettings
+from mergeline.evaluation.sample import sample_models
+from mergeline.evaluation.summaries import GeometryCell
+from mergeline.merge.geometry import read_geometry
+from mergeline.merge.manifest import RECIPE_NAME
+from mergeline.merge.merging import merge_recipe
+from mergeline.sources.hub import Hub
 
 DEMO_MODELS = Path(__file__).parents[2] / "deployments" / "local" / "demo_models"
 PHONE = {"width": 390, "height": 844}

@@ -11,7 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from deployments.local.demo import TOKEN, fill
 from deployments.local.hub import LocalHub
-from mergeline.tracking import TrackedRun, TrackingSettings
+from mergeline.tracking.runs import TrackedRun
+from mergeline.tracking.store import TrackingSettings
 from tests.merge_family import record_family
 from tests.mlflow_server import MlflowServer
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from deployments.local.demo import TOKEN
 from flows.merge_model import EXAMPLE_RECIPE
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from tests.browser.conftest import CHROMIUM, PATIENCE_MS
 from tests.postgres import PostgresCluster, programs, running_cluster
 from tests.stack import PATIENCE_SECONDS, QUICK, Stack, running_stack, wait_until

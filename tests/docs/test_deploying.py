@@ -16,7 +16,7 @@ import pytest
 from deployments.local.demo import TOKEN
 from deployments.local.hub import LocalHub
 from deployments.programs import answers
-from mergeline.cli import _parser
+from mergeline.cli.command_line import _parser
 from tests.postgres import PostgresCluster, programs
 from tests.stack import ROOT, unused_port, wait_until
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from mergeline.methods import METHODS
-from mergeline.pipeline import Pipeline, load_pipeline
-from mergeline.recipe import Recipe, read_recipe
+from mergeline.pipeline.language import Pipeline, load_pipeline
+from mergeline.recipe.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import mergeline.evaluation
-from mergeline.cli import main
-from mergeline.evaluation import comparison
-from mergeline.evaluation.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.cli.command_line import main
+from mergeline.evaluation.compare import comparison
+from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
 
 ROOT = Path(__file__).parents[2]
 DEMO_MODELS = ROOT / "deployments" / "local" / "demo_models"
@@ -41,7 +41,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(DEMO_MODELS / model, place / name)
     rows = make_questions(1000, DEMONSTRATION_SEED)
     (place / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shipped = Path(mergeline.evaluation.__file__).parent / "lm_eval_tasks" / "spartqa_train"
+    shipped = Path(mergeline.evaluation.__file__).parent / "questions" / "lm_eval_tasks" / "spartqa_train"
     task = (shipped / "spartqa_train.yaml").read_text()
     (place / "my_task.yaml").write_text(task.replace("task: spartqa_train", "task: my_task"))
     shutil.copy(shipped / "preprocess_spartqa.py", place)

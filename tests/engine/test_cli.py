@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.checkpoints import SHAPES, write_checkpoint
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from tests.engine.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_schema_is_json(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "good.yaml"]])
 def test_help_and_plan_import_neither_torch_nor_prefect(arguments: list[str], workplace: Path) -> None:
     code = (
-        "import sys; from mergeline.cli import main\n"
+        "import sys; from mergeline.cli.command_line import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'transformers', 'lm_eval', 'huggingface_hub'} & set(sys.modules)\n"
@@ -159,7 +159,7 @@ def test_missions_recipe_is_planned_from_seven_billion_true_shapes(seven_billion
 def test_seven_billion_parameters_are_merged_in_constant_memory(seven_billion: Path) -> None:
     # The high-water mark of the program alone: getrusage() would count what pytest held when it started the program.
     code = (
-        "from pathlib import Path; from mergeline.cli import main\n"
+        "from pathlib import Path; from mergeline.cli.command_line import main\n"
         f"status = main(['merge', {str(ROOT / 'configs/merges/marcoro14-7b-slerp.yaml')!r}, 'out', '--quiet'])\n"
         "lines = Path('/proc/self/status').read_text().splitlines()\n"
         "print(status, next(line.split()[1] for line in lines if line.startswith('VmHWM')))"

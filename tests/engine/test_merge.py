@@ -9,22 +9,24 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergeline import execute
-from mergeline.checkpoint import open_checkpoint
 from mergeline.errors import MergeError, OutputError, VerificationError
-from mergeline.execute import ShardResult, finished_shard, merge_shard
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe, plan_recipe
-from mergeline.plan import TensorPlan
-from mergeline.tensor_stream import TensorMerger
-from mergeline.verify import check_loads, verify_directory
-from mergeline.workspace import open_workspace
+from mergeline.merge.merging import merge_recipe
+from mergeline.merge.shard import Resources, ShardResult, finished_shard, merge_shard
+from mergeline.merge.tensor_merger import TensorMerger
+from mergeline.merge.verification import check_loads, verify_directory
+from mergeline.merge.workspace import open_workspace
+from mergeline.plan.memory import CPU_SIZES
+from mergeline.plan.merge_plan import TensorPlan
+from mergeline.plan.planning import plan_recipe
+from mergeline.sources.checkpoint import open_checkpoint
+from mergeline.sources.hub import Hub
 from tests.engine.tiny_checkpoints import make_mistral, mistral_tensors
 
 SLERP = "merge_method: slerp\nbase_model: {a}\nmodels:\n  - model: {a}\n  - model: {b}\nparameters: {{t: {t}}}\n"
@@ -91,12 +93,11 @@ def test_swapping_the_parents_and_t_gives_the_same_weights(recipe: Path, tmp_pat
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("block", [100, 8 * 2**20])
 def test_blocks_pieces_shards_and_workers_change_no_byte(
-    workers: int, block: int, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, block: int, recipe: Path, tmp_path: Path
 ) -> None:
     merge(recipe, tmp_path / "out")
-    monkeypatch.setattr(execute, "BLOCK_ELEMENTS", block)
-    monkeypatch.setattr(execute, "HELD_ELEMENTS", block)
-    merge(recipe, tmp_path / "other", workers=workers, max_shard_bytes=20_000)
+    sizes = replace(CPU_SIZES, held_elements=block, block_elements=block)
+    merge(recipe, tmp_path / "other", max_shard_bytes=20_000, resources=Resources(workers=workers, sizes=sizes))
     expected, other = tensors_of(tmp_path / "out"), tensors_of(tmp_path / "other")
     assert expected.keys() == other.keys()
     for name, tensor in expected.items():
@@ -108,7 +109,7 @@ def test_blocks_pieces_shards_and_workers_change_no_byte(
 @pytest.mark.parametrize("is_chord_first", [True, False])
 @pytest.mark.parametrize("is_chord", [True, False])
 def test_what_the_first_piece_promises_changes_no_byte(
-    is_chord: bool, is_chord_first: bool, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_chord: bool, is_chord_first: bool, recipe: Path, tmp_path: Path
 ) -> None:
     a = make_mistral(tmp_path / "a", 0, dtype=torch.float32)
     b = make_mistral(tmp_path / "b", 1, dtype=torch.float32)
@@ -125,10 +126,9 @@ def test_what_the_first_piece_promises_changes_no_byte(
     for parent, tensors in (("a", a), ("b", b)):
         save_file(tensors, tmp_path / parent / "model.safetensors", metadata={"format": "pt"})
     merge(recipe, tmp_path / "whole")
-    monkeypatch.setattr(execute, "PIECE_ELEMENTS", piece)
-    monkeypatch.setattr(execute, "BLOCK_ELEMENTS", 2 * piece)
+    sizes = replace(CPU_SIZES, block_elements=2 * piece, piece_elements=piece)
     written: list[int] = []
-    (shard,) = merge(recipe, tmp_path / "pieces", on_planned=lambda plan: written.append)
+    (shard,) = merge(recipe, tmp_path / "pieces", resources=Resources(sizes=sizes), on_progress=written.append)
     outcome = next(outcome for outcome in shard.outcomes if outcome.name == name)
     assert outcome.branch == ("lerp" if is_chord else "slerp")
     assert -a[name].nbytes in written or (is_chord, is_chord_first) != (False, True)
@@ -252,7 +252,7 @@ def test_overflow_in_float16_is_refused(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_recorded_sha256_is_the_files(recipe: Path, tmp_path: Path) -> None:
-    for result in merge(recipe, tmp_path / "out", workers=3, max_shard_bytes=50_000):
+    for result in merge(recipe, tmp_path / "out", resources=Resources(workers=3), max_shard_bytes=50_000):
         content = (tmp_path / "out" / result.filename).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (result.nbytes, result.sha256)
 

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from mergeline.methods import METHODS
 from tests.engine.merge_reference import merge_in_float64
 from tests.engine.tiny_checkpoints import make_mistral, mistral_tensors, tensors_sha256

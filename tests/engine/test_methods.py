@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mergeline import execute
-from mergeline.geometry import merge_geometry, summarize
-from mergeline.hub import Hub
-from mergeline.merging import MergedModel, merge_recipe
+from mergeline.merge.geometry import merge_geometry, summarize
+from mergeline.merge.merging import MergedModel, merge_recipe
+from mergeline.merge.shard import Resources
 from mergeline.methods import METHODS
-from mergeline.methods.distances import DistanceMeter
-from mergeline.methods.random_stream import RandomStream
-from mergeline.methods.selection import Largest
+from mergeline.methods._kernels.distances import DistanceMeter
+from mergeline.methods._kernels.random_stream import RandomStream
+from mergeline.methods._kernels.selection import Largest
+from mergeline.plan.memory import StreamSizes, working_set_nbytes
+from mergeline.sources.hub import Hub
 from tests.engine.merge_reference import keep_by_size
 from tests.engine.tiny_checkpoints import make_mistral
 
@@ -45,7 +46,7 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def merged(models: Path, method: str, output: str, parameters: str = "", **options: int) -> MergedModel:
+def merged(models: Path, method: str, output: str, parameters: str = "", **options: object) -> MergedModel:
     names = {"passthrough": ["a"], "slerp": ["base", "a"]}.get(method, ["a", "b"])
     listed = "".join(f"  - model: {models / name}\n" for name in names)
     base = "" if method in ("linear", "passthrough") else f"base_model: {models / 'base'}\n"
@@ -67,25 +68,25 @@ def test_every_method_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_pieces_blocks_and_workers_do_not_matter(method: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_blocks_and_workers_do_not_matter(method: str, models: Path) -> None:
     whole = tensors_of(merged(models, method, "whole"))
-    monkeypatch.setattr(execute, "PIECE_ELEMENTS", 96)
-    monkeypatch.setattr(execute, "BLOCK_ELEMENTS", 960)
-    monkeypatch.setattr(execute, "HELD_ELEMENTS", 1100)
-    pieced = tensors_of(merged(models, method, "pieced", workers=3, max_shard_bytes=20_000))
+    sizes = StreamSizes(held_elements=1100, block_elements=960, piece_elements=96)
+    pieced = tensors_of(
+        merged(models, method, "pieced", max_shard_bytes=20_000, resources=Resources(workers=3, sizes=sizes))
+    )
     for name, tensor in whole.items():
         # Sums over pieces are rounded in other places; what is selected or drawn is the same to the element.
         torch.testing.assert_close(tensor, pieced[name], rtol=0, atol=2**-24)
 
 
 @pytest.mark.parametrize("flags", ["{nuslerp_flatten: false}", "{nuslerp_flatten: false, nuslerp_row_wise: true}"])
-def test_rows_and_columns_are_whole_in_any_piece(flags: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_and_columns_are_whole_in_any_piece(flags: str, models: Path) -> None:
     parameters = f"{{weight: 0.4, {flags.strip('{}')}}}"
     whole = tensors_of(merged(models, "nuslerp", "whole", parameters))
-    monkeypatch.setattr(execute, "PIECE_ELEMENTS", 100)
-    monkeypatch.setattr(execute, "BLOCK_ELEMENTS", 1000)
-    monkeypatch.setattr(execute, "HELD_ELEMENTS", 1100)
-    for name, tensor in tensors_of(merged(models, "nuslerp", "pieced", parameters)).items():
+    sizes = StreamSizes(held_elements=1100, block_elements=1000, piece_elements=100)
+    for name, tensor in tensors_of(
+        merged(models, "nuslerp", "pieced", parameters, resources=Resources(sizes=sizes))
+    ).items():
         torch.testing.assert_close(tensor, whole[name], rtol=0, atol=2**-24)
 
 
@@ -209,4 +210,4 @@ def test_geometry_is_that_of_the_files(method: str, models: Path) -> None:
 
 def test_constant_memory_is_stated_by_the_plan(models: Path) -> None:
     plan = merged(models, "ties", "out").plan
-    assert execute.working_set_nbytes(plan, 1) < 400 * 2**20
+    assert working_set_nbytes(plan, 1) < 400 * 2**20

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergeline.methods import METHODS, Parameter
-from mergeline.parameters import flat_parameters, gradient_position, interpolate, resolve
-from mergeline.recipe import Parameters, read_recipe
+from mergeline.plan.numbers import resolve
+from mergeline.recipe.parameters import flat_parameters, gradient_position, interpolate
+from mergeline.recipe.recipe import Parameters, read_recipe
 
 numbers = st.floats(-1e6, 1e6)
 

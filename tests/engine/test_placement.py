@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.placement_simulation import Machines, Simulation
-from mergeline.placement import largest_first, place
+from mergeline.merge.placement import largest_first, place
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=6)
 

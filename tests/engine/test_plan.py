@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergeline.checkpoint import open_checkpoint
 from mergeline.errors import CheckpointError, MissingTensorError, PlanError, ShapeMismatchError
-from mergeline.plan import MergePlan, plan_merge
-from mergeline.recipe import read_recipe
-from mergeline.workspace import plan_json, read_plan
+from mergeline.plan.merge_plan import MergePlan
+from mergeline.plan.plan_file import plan_json, read_plan
+from mergeline.plan.planning import plan_merge
+from mergeline.recipe.recipe import read_recipe
+from mergeline.sources.checkpoint import open_checkpoint
 from tests.engine.tiny_checkpoints import make_mistral
 
 SLERP = "merge_method: slerp\nbase_model: {a}\nmodels:\n  - model: {a}\n  - model: {b}\nparameters: {{t: 0.5}}\n"

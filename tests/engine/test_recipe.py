@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mergeline.errors import RecipeError
-from mergeline.recipe import load_recipe, read_recipe
+from mergeline.recipe.recipe import load_recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
 MISSION = (ROOT / "configs" / "merges" / "marcoro14-7b-slerp.yaml").read_text()

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mergeline.durable import exclusive, is_held, shared
 from mergeline.errors import OutputError
-from mergeline.execute import ShardResult, merge_shard, record_path, writers_path
-from mergeline.hub import Hub
-from mergeline.merging import PlannedMerge, plan_recipe
-from mergeline.workspace import assemble, open_workspace
+from mergeline.merge.assembly import assemble
+from mergeline.merge.shard import ShardResult, merge_shard, record_path, writers_path
+from mergeline.merge.workspace import open_workspace
+from mergeline.plan.planning import PlannedMerge, plan_recipe
+from mergeline.sources.hub import Hub
+from mergeline.support.durable import exclusive, is_held, shared
 from tests.engine.tiny_checkpoints import make_mistral
 
 pytestmark = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="sees who waits for a lock in /proc/locks")
@@ -113,7 +114,7 @@ def _merge_late(
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    code = "import sys, time; from pathlib import Path; from mergeline.durable import exclusive\n"
+    code = "import sys, time; from pathlib import Path; from mergeline.support.durable import exclusive\n"
     code += "with exclusive(Path(sys.argv[1]), 'waiting'):\n    print('held', flush=True); time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True, env=os.environ

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergeline.evaluation import Answer, Evaluation, EvaluationSettings, ModelToEvaluate, evaluate_models
-from mergeline.evaluation.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.evaluation.results import Answer, Evaluation, EvaluationSettings
 
 DEMO_MODELS = Path(__file__).parents[2] / "deployments" / "local" / "demo_models"
 

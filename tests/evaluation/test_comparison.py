@@ -4,9 +4,8 @@ import pytest
 import scipy.stats
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation import compare, report
-from mergeline.evaluation.comparison import verdict
-from mergeline.evaluation.statistics import Interval
+from mergeline.evaluation.compare.comparison import compare, report, verdict
+from mergeline.evaluation.compare.statistics import Interval
 
 RIGHT, WRONG = 1, 0
 

@@ -4,10 +4,11 @@ import datasets
 import pytest
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation import EvaluationSettings, parse_dataset, question_prompts
-from mergeline.evaluation.dataset_reference import DatasetReference
-from mergeline.evaluation.directions import DEMONSTRATION_SEED, make_questions
-from mergeline.evaluation.questions import load_questions
+from mergeline.evaluation.questions.dataset_reference import DatasetReference, parse_dataset
+from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.evaluation.questions.four_choice import load_questions
+from mergeline.evaluation.questions.prompts import question_prompts
+from mergeline.evaluation.results import EvaluationSettings
 
 
 def test_the_published_selection_is_that_of_the_datasets_library():
@@ -73,7 +74,7 @@ def test_the_hubs_columns_alone_give_the_same_stories_and_relations(real_questio
 
 
 def test_a_model_that_always_says_a_on_the_real_questions(real_questions, made_up):
-    from mergeline.evaluation import report
+    from mergeline.evaluation.compare.comparison import report
 
     rows = load_questions(real_questions)
     targets = ["ABCD".index(row["answer"]) for row in rows]

@@ -1,8 +1,8 @@
 import hashlib
 import json
 
-from mergeline.evaluation.directions import DEMONSTRATION_SEED, PHRASES, make_questions
-from mergeline.evaluation.questions import load_questions
+from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, PHRASES, make_questions
+from mergeline.evaluation.questions.four_choice import load_questions
 
 
 def test_the_demonstration_questions_are_the_published_ones():

@@ -14,8 +14,10 @@ import mergeline.evaluation
 from deployments.local.demo import TOKEN
 from deployments.local.hub import LocalHub
 from mergeline.errors import EvaluationError, EvaluationInputError
-from mergeline.evaluation import EvaluationSettings, ModelToEvaluate, evaluate_models, report
-from mergeline.evaluation.questions import load_questions
+from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.questions.four_choice import load_questions
+from mergeline.evaluation.results import EvaluationSettings
 
 SETTINGS = EvaluationSettings(task="spartqa_train", limit=20)
 
@@ -96,7 +98,7 @@ def test_log_probabilities_are_the_models_own(evaluated, demo_models, questions_
     """One question computed by hand: tokens through the model, log-softmax, the letters' columns."""
     import transformers
 
-    from mergeline.evaluation.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+    from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(demo_models / "clock")
     model = transformers.AutoModelForCausalLM.from_pretrained(demo_models / "clock")
@@ -113,7 +115,7 @@ def test_log_probabilities_are_the_models_own(evaluated, demo_models, questions_
 def test_a_task_from_a_file_is_remembered_and_the_same_weights_are_evaluated_once(
     tmp_path, demo_models, demo_copy, questions_file
 ):
-    shipped = Path(mergeline.evaluation.__file__).parent / "lm_eval_tasks" / "spartqa_train"
+    shipped = Path(mergeline.evaluation.__file__).parent / "questions" / "lm_eval_tasks" / "spartqa_train"
     task = Path(shutil.copytree(shipped, tmp_path / "task")) / "spartqa_train.yaml"
     task.write_text(task.read_text().replace("task: spartqa_train", "task: directions"))
     models = [ModelToEvaluate("compass", demo_models / "compass"), ModelToEvaluate("its copy", demo_copy)]

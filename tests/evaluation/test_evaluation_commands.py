@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergeline.cli import main
-from mergeline.evaluation.directions import make_questions
-from mergeline.hub import Hub
-from mergeline.pipeline import Evaluate
-from mergeline.preflight import find_questions
+from mergeline.cli.command_line import main
+from mergeline.evaluation.questions.directions import make_questions
+from mergeline.pipeline.language import Evaluate
+from mergeline.pipeline.preflight import find_questions
+from mergeline.sources.hub import Hub
 
 QUESTION = make_questions(1, 7)[0]
 TASK = """\

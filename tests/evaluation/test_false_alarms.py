@@ -3,10 +3,10 @@
 import numpy
 import pytest
 
-from mergeline.evaluation import compare
-from mergeline.evaluation.paired_differences import cluster_bootstrap, sign_flip_p_value
-from mergeline.evaluation.records import Answer, Evaluation, EvaluationSettings
-from mergeline.evaluation.statistics import mcnemar_p_value
+from mergeline.evaluation.compare.comparison import compare
+from mergeline.evaluation.compare.paired_differences import cluster_bootstrap, sign_flip_p_value
+from mergeline.evaluation.compare.statistics import mcnemar_p_value
+from mergeline.evaluation.results import Answer, Evaluation, EvaluationSettings
 
 COMPARISONS = 2_000
 # A true rate of 5 % shows within three standard deviations, 0.5 % each, in so many comparisons.

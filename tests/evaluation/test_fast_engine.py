@@ -11,13 +11,15 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mergeline.evaluation import EvaluationSettings, ModelToEvaluate, compare, evaluate_models
-from mergeline.evaluation.fast_engine import FastLanguageModel, TokenizedPrompts
-from mergeline.evaluation.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
-from mergeline.evaluation.questions import load_questions
-from mergeline.evaluation.scoring import ModelRequest, TaskRequest, build_task, score_model
+from mergeline.evaluation.compare.comparison import compare
+from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.questions.four_choice import load_questions
+from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+from mergeline.evaluation.results import EvaluationSettings
 from mergeline.evaluation.stored_evaluation import package_versions
+from mergeline.evaluation.worker.fast_scoring import FastLanguageModel, TokenizedPrompts
+from mergeline.evaluation.worker.scoring import ModelRequest, TaskRequest, build_task, score_model
 
 STOCK = EvaluationSettings(task="spartqa_train", batch_size=8)
 FAST = replace(STOCK, engine="fast")

@@ -1,9 +1,9 @@
 import pytest
 
 from mergeline.errors import PipelineError
-from mergeline.evaluation import report
-from mergeline.gate import Decision, decide
-from mergeline.pipeline import read_form
+from mergeline.evaluation.compare.comparison import report
+from mergeline.pipeline.language import read_form
+from mergeline.publish.gate import Decision, decide
 
 RECIPE = """\
 merge_method: slerp

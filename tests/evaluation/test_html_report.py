@@ -3,8 +3,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mergeline.evaluation import GeometryCell, Sample, changed_questions, question_rows, render_report, report
-from mergeline.lineage import Manifest, SourceRecord
+from mergeline.evaluation.compare.changed_questions import changed_questions, question_rows
+from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.report.html_report import render_report
+from mergeline.evaluation.results import Sample
+from mergeline.evaluation.summaries import GeometryCell
+from mergeline.merge.manifest import Manifest
+from mergeline.sources.identity import SourceRecord
 
 
 class Page(HTMLParser):

@@ -8,10 +8,10 @@ import pytest
 
 import mergeline.evaluation
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.task_names import _indexed_names, installed_task_names
+from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.questions.task_names import _indexed_names, installed_task_names
 
-SHIPPED = Path(mergeline.evaluation.__file__).parent / "lm_eval_tasks" / "spartqa_train"
+SHIPPED = Path(mergeline.evaluation.__file__).parent / "questions" / "lm_eval_tasks" / "spartqa_train"
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_lm_evals_index_holds_every_name_found_without_it():
 
 def test_names_are_found_without_importing_lm_eval():
     code = (
-        "import sys; from mergeline.evaluation.lm_eval_task import find_lm_eval_task; find_lm_eval_task('arc_easy'); "
+        "import sys; from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task; "
+        "find_lm_eval_task('arc_easy'); "
         "sys.exit('lm_eval' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

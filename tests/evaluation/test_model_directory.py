@@ -4,7 +4,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation import model_digest
+from mergeline.evaluation.model_directory import model_digest
 
 
 def test_every_demonstration_model_has_a_digest_of_its_own(demo_models):

@@ -2,11 +2,12 @@ import numpy
 import pytest
 from lm_eval.api.metrics import brier_score
 
-from mergeline.evaluation import Answer, report
-from mergeline.evaluation.breakdown import break_down, question_columns
+from mergeline.evaluation.compare.breakdown import break_down, question_columns
+from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare.model_summary import calibration, choice_probabilities, summarise
+from mergeline.evaluation.compare.statistics import wilson_interval
 from mergeline.evaluation.metrics import comparison_metrics, model_metrics
-from mergeline.evaluation.model_summary import calibration, choice_probabilities, summarise
-from mergeline.evaluation.statistics import wilson_interval
+from mergeline.evaluation.results import Answer
 
 
 @pytest.fixture

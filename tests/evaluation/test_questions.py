@@ -5,7 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation.questions import load_questions
+from mergeline.evaluation.questions.four_choice import load_questions
 
 QUESTION = {
     "id": "q1",

@@ -2,9 +2,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation import DEFAULT_PROMPTS, ModelToEvaluate, sample_models
-from mergeline.evaluation.directions import make_questions
-from mergeline.evaluation.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+from mergeline.evaluation.evaluate_models import ModelToEvaluate
+from mergeline.evaluation.questions.directions import make_questions
+from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
 
 
 @pytest.mark.slow

@@ -11,14 +11,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
 
-from mergeline.evaluation.paired_differences import (
+from mergeline.evaluation.compare.paired_differences import (
     cluster_bootstrap,
     paired_interval,
     sign_flip_p_value,
     student_quantile,
     tango_interval,
 )
-from mergeline.evaluation.statistics import (
+from mergeline.evaluation.compare.statistics import (
     Interval,
     clustered_stderr,
     design_effect,
@@ -115,7 +115,7 @@ def test_the_bootstrap_repeats_itself_and_its_seed_matters(differences):
 
 def test_drawing_in_portions_changes_nothing_but_memory(differences, monkeypatch):
     whole = cluster_bootstrap(differences, range(400))
-    monkeypatch.setattr("mergeline.evaluation.paired_differences._DRAWN_AT_ONCE", 4_000)
+    monkeypatch.setattr("mergeline.evaluation.compare.paired_differences._DRAWN_AT_ONCE", 4_000)
     portions = cluster_bootstrap(differences, range(400))
     assert (portions.low, portions.high) == (whole.low, whole.high)
 
@@ -222,7 +222,7 @@ def test_sign_flips_of_very_many_clusters_are_nearly_normal(monkeypatch):
     differences = rng.choice([-1, 0, 1], 6000, p=[0.2, 0.58, 0.22]).tolist()
     clusters = [number // 3 for number in range(6000)]
     exact = sign_flip_p_value(differences, clusters)
-    monkeypatch.setattr("mergeline.evaluation.paired_differences._EXACT_SIGN_FLIPS", 0)
+    monkeypatch.setattr("mergeline.evaluation.compare.paired_differences._EXACT_SIGN_FLIPS", 0)
     assert 0.0001 < exact < 0.05
     assert sign_flip_p_value(differences, clusters) == pytest.approx(exact, rel=0.1)
 

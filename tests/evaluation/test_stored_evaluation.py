@@ -3,9 +3,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from mergeline.evaluation import EvaluationSettings, evaluation_from_json
-from mergeline.evaluation.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
+from mergeline.evaluation.results import EvaluationSettings
 from mergeline.evaluation.stored_evaluation import (
+    evaluation_from_json,
     evaluation_key,
     package_versions,
     read_evaluation,

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from mergeline.evaluation import compare, comparison_line, report, report_text, results_table
-from mergeline.evaluation.tables import summary_table
+from mergeline.evaluation.compare.comparison import compare, report
+from mergeline.evaluation.report.tables import comparison_line, report_text, results_table, summary_table
 
 
 def test_results_table_has_the_shape_of_lm_evals(made_up):

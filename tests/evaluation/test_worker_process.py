@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mergeline.errors import EvaluationError
-from mergeline.evaluation.worker import ORPHANED, is_out_of_memory
-from mergeline.evaluation.worker_process import run_worker, worker_environment
+from mergeline.evaluation.worker.__main__ import ORPHANED, is_out_of_memory
+from mergeline.evaluation.worker.process import run_worker, worker_environment
 
 
 def test_no_secret_reaches_the_worker_and_it_is_offline(monkeypatch):

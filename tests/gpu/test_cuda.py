@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mergeline.execute import choose_devices
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
+from mergeline.merge.devices import choose_devices
+from mergeline.merge.merging import merge_recipe
+from mergeline.merge.shard import Resources
 from mergeline.methods import METHODS
+from mergeline.sources.hub import Hub
 from tests.engine.test_methods import PARAMETERS
 from tests.engine.tiny_checkpoints import make_mistral
 
@@ -31,7 +32,7 @@ def test_gpu_gives_the_cpus_weights(method: str, dtype: torch.dtype, tmp_path: P
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"merge_method: {method}\n{origin}models:\n{listed}parameters: {{{parameters}}}\n")
     for name, devices in (("cpu", ["cpu"]), ("cuda", choose_devices("cuda")[0])):
-        merge_recipe(recipe, tmp_path / name, hub=Hub(), devices=devices, workers=2)
+        merge_recipe(recipe, tmp_path / name, hub=Hub(), resources=Resources(tuple(devices), workers=2))
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("cuda", "cpu"))
     for name, tensor in ours.items():
         # Inner products are summed in another order; what lies half-way between two bfloat16 values goes either way.
@@ -52,7 +53,7 @@ def test_short_memory_leads_to_smaller_blocks(tmp_path: Path) -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(96 * 2**20 / total)
     try:
-        merge_recipe(recipe, tmp_path / "cuda", hub=Hub(), devices=["cuda:0"])
+        merge_recipe(recipe, tmp_path / "cuda", hub=Hub(), resources=Resources(("cuda:0",)))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("cuda", "cpu"))

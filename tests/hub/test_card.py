@@ -6,9 +6,10 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from mergeline.card import render_card
-from mergeline.evaluation.records import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
-from mergeline.lineage import FileRecord, Manifest, SourceRecord
+from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
+from mergeline.merge.manifest import Manifest
+from mergeline.publish.card import render_card
+from mergeline.sources.identity import FileRecord, SourceRecord
 
 NAME = "mergeline-demo/merged"
 RECIPE = """\

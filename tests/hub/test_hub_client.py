@@ -16,9 +16,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
-from mergeline import hub_failures
 from mergeline.errors import HubError, InputError, MergelineError, RepositoryError, TransientHubError
-from mergeline.hub import Hub, PinnedRepository, RemoteFile, Upload
+from mergeline.sources import hub_failures
+from mergeline.sources.hub import Hub, PinnedRepository, RemoteFile, Upload
 
 REPOSITORY = "mergeline/model"
 WEIGHTS = os.urandom(400_000)
@@ -34,7 +34,7 @@ FILES = {
 def signed_in_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setattr(hub_failures, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr("mergeline.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
 
 
 @pytest.fixture
@@ -388,7 +388,7 @@ def test_a_second_download_asks_nothing_and_hashes_nothing(
     pinned = hub.resolve(REPOSITORY)
     first = hub.download(pinned, ["model.safetensors", "config.json"], tmp_path)
     before = len(local_hub.requests)
-    monkeypatch.setattr("mergeline.snapshot.file_sha256", lambda path: pytest.fail(f"{path} was hashed again"))
+    monkeypatch.setattr("mergeline.sources.snapshot.file_sha256", lambda path: pytest.fail(f"{path} was hashed again"))
     assert hub.download(pinned, ["model.safetensors", "config.json"], tmp_path) == first
     assert hub.download(pinned, ["extra/more.safetensors", "config.json"][1:], tmp_path) == first
     assert len(local_hub.requests) == before
@@ -518,7 +518,8 @@ def test_an_invalid_card_is_refused_before_anything_is_committed(hub: Hub) -> No
 
 def test_the_library_is_imported_only_when_the_hub_is_asked() -> None:
     program = (
-        "import sys, mergeline.hub, mergeline.publish, mergeline.card; mergeline.hub.Hub().file_url('o/m', 'x');"
+        "import sys, mergeline.sources.hub, mergeline.publish.publication, mergeline.publish.card; "
+        "mergeline.sources.hub.Hub().file_url('o/m', 'x');"
         "print([name for name in ('huggingface_hub', 'httpx2', 'torch') if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from mergeline.licences import result_licence
+from mergeline.plan.licences import result_licence
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from huggingface_hub import HfApi
 
 from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
-from mergeline import hub_failures
 from mergeline.errors import HubError, OutputError, RepositoryError, TransientHubError, VerificationError
-from mergeline.hub import Hub
-from mergeline.lineage import MANIFEST_NAME
-from mergeline.publish import Publication, publish_directory
+from mergeline.merge.manifest import MANIFEST_NAME
+from mergeline.publish.publication import Publication, publish_directory
+from mergeline.sources import hub_failures
+from mergeline.sources.hub import Hub
 
 REPOSITORY = "mergeline/merged"
 PLAN = "ab" * 32
@@ -26,7 +26,7 @@ CARD = b"---\nlicense: mit\n---\nA merge.\n"
 def signed_in_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setattr(hub_failures, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr("mergeline.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ import torch
 from huggingface_hub import HfApi
 
 from deployments.local.hub import LOCAL_TOKEN, LocalHub
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from mergeline.errors import InputError, VerificationError
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
-from mergeline.publish import publish_directory
-from mergeline.reproduce import reproduce
-from mergeline.verify import verify_model
-from mergeline.workspace import PLAN_NAME, read_manifest
+from mergeline.merge.manifest import read_manifest
+from mergeline.merge.merging import merge_recipe
+from mergeline.merge.reproduction import reproduce
+from mergeline.merge.verification import verify_model
+from mergeline.plan.plan_file import PLAN_NAME
+from mergeline.publish.publication import publish_directory
+from mergeline.sources.hub import Hub
 from tests.engine.tiny_checkpoints import make_mistral
 
 REPOSITORY = "mergeline/merged"
@@ -34,7 +35,7 @@ def hub(local_hub: LocalHub, hub_api: HfApi, tmp_path: Path, monkeypatch: pytest
     """A Hub that holds two models and their merge."""
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setenv("HF_ENDPOINT", local_hub.endpoint)
-    monkeypatch.setattr("mergeline.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
     for seed, name in enumerate("ab"):
         make_mistral(tmp_path / name, seed, dtype=torch.float32)
         hub_api.create_repo(f"mergeline/{name}")

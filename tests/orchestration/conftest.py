@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mergeline.tracking import TrackingSettings
-from mergeline.tracking.store import opened_store
+from mergeline.tracking.store import TrackingSettings, opened_store
 from tests.tracking_records import EXPERIMENT
 
 

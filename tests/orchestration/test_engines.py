@@ -26,13 +26,13 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from flows.engines import on_workers, require_engine
+from flows.executors import on_workers, require_engine
 from flows.merge_shards import merge_shards
 from mergeline.errors import InputError
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
-from mergeline.pipeline import Execute
-from mergeline.shard_layout import parse_size
+from mergeline.merge.merging import merge_recipe
+from mergeline.pipeline.language import Execute
+from mergeline.sources.hub import Hub
+from mergeline.support.text import parse_size
 from tests.engine.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]

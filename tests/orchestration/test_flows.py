@@ -36,13 +36,13 @@ from deployments.local.hub import LocalHub
 from flows.evaluate_model import evaluate_model
 from flows.merge_and_evaluate import PipelineResult, describe_result, merge_and_evaluate, result_json
 from flows.merge_model import EXAMPLE_RECIPE, merge_model
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from mergeline.errors import InputError, MergeError
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
-from mergeline.shard_layout import parse_size
-from mergeline.verify import verify_directory
-from mergeline.workspace import read_manifest
+from mergeline.merge.manifest import read_manifest
+from mergeline.merge.merging import merge_recipe
+from mergeline.merge.verification import verify_directory
+from mergeline.sources.hub import Hub
+from mergeline.support.text import parse_size
 from tests.engine.tiny_checkpoints import make_mistral
 from tests.mlflow_server import MlflowServer
 

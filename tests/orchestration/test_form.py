@@ -11,7 +11,8 @@ import pytest
 from flows.merge_and_evaluate import EXAMPLE_SETTINGS, merge_and_evaluate
 from flows.merge_model import EXAMPLE_RECIPE
 from mergeline.errors import InputError, PipelineError, RecipeError
-from mergeline.pipeline import PublishWhen, load_pipeline, read_form
+from mergeline.pipeline.language import load_pipeline, read_form
+from mergeline.publish.policy import PublishWhen
 
 WRONG_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "limit": ({"limit": 0}, "evaluate: {limit: 0}"),

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mergeline.cli import main
+from mergeline.cli.command_line import main
 from mergeline.errors import TrackingError
-from mergeline.tracking import TrackingSettings, keep_record, open_run, outbox, send_record, store, waiting_records
+from mergeline.tracking import outbox, store
+from mergeline.tracking.outbox import keep_record, send_record, waiting_records
+from mergeline.tracking.runs import open_run
+from mergeline.tracking.store import TrackingSettings
 from tests.mlflow_server import MlflowServer
 from tests.tracking_records import EXPERIMENT, PLAN, client_of, manifest, merge_record
 

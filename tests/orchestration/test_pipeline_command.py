@@ -22,8 +22,8 @@ from huggingface_hub import HfApi
 
 from deployments.local.demo import TOKEN, environment, fill
 from deployments.local.hub import LocalHub
-from mergeline.evaluation.directions import DEMONSTRATION_SEED, make_questions
-from mergeline.workspace import PLAN_NAME, read_plan
+from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.plan.plan_file import PLAN_NAME, read_plan
 from tests.engine.tiny_checkpoints import make_mistral
 
 pytestmark = [

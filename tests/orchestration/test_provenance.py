@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from mergeline.cli import main
-from mergeline.lineage import Manifest
-from mergeline.tracking import TrackingSettings, record_merge
+from mergeline.cli.command_line import main
+from mergeline.merge.manifest import Manifest
+from mergeline.tracking.runs import record_merge
+from mergeline.tracking.store import TrackingSettings
 from tests.tracking_records import PLAN, manifest, merge_record
 
 RUN = "0123456789abcdef" * 2

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mergeline.evaluation import comparison
-from mergeline.lineage import SourceRecord
-from mergeline.publish import Publication
-from mergeline.tracking import TrackedRun, TrackingSettings, record_merge
+from mergeline.evaluation.compare import comparison
+from mergeline.publish.publication import Publication
+from mergeline.sources.identity import SourceRecord
+from mergeline.tracking.runs import TrackedRun, record_merge
+from mergeline.tracking.store import TrackingSettings
 from tests.tracking_records import HUB, PARENTS, answering, client_of, manifest, merge_record
 
 FAMILY = "mergeline-demo"

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from mergeline.errors import TrackingError, TrackingInputError
-from mergeline.lineage import SourceRecord
-from mergeline.tracking import TrackedRun, TrackingSettings, fail_run, open_run, record_merge
+from mergeline.sources.identity import SourceRecord
+from mergeline.tracking.runs import TrackedRun, fail_run, open_run, record_merge
+from mergeline.tracking.store import TrackingSettings
 from tests.mlflow_server import MlflowServer
 from tests.tracking_records import (
     EXPERIMENT,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mergeline.tracking import TrackingSettings
+from mergeline.tracking.store import TrackingSettings
 from tests.mlflow_server import MlflowServer
 from tests.postgres import PostgresCluster
 from tests.tracking_records import EXPERIMENT, client_of

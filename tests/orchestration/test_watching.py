@@ -11,9 +11,9 @@ from huggingface_hub import HfApi
 from deployments.local.demo import TOKEN
 from deployments.local.hub import LocalHub
 from mergeline.errors import OutputError
-from mergeline.hub import Hub
-from mergeline.pipeline import LoadedPipeline, load_pipeline
-from mergeline.watching import look, moving_sources
+from mergeline.pipeline.language import LoadedPipeline, load_pipeline
+from mergeline.pipeline.watching import look, moving_sources
+from mergeline.sources.hub import Hub
 
 RECIPE = """\
 merge_method: linear

@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_engine_and_nothing_else(installation: Installation)
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in names if name.startswith("mergeline/")} == in_checkout
-    assert "mergeline/evaluation/lm_eval_tasks/spartqa_train/spartqa_train.yaml" in names
+    assert "mergeline/evaluation/questions/lm_eval_tasks/spartqa_train/spartqa_train.yaml" in names
 
 
 def test_the_wheel_runs_by_itself(installation: Installation) -> None:

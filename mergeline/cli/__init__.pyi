@@ -1,0 +1,2 @@
+from .command_line import entry as entry
+from .command_line import main as main

@@ -1,0 +1,169 @@
+"""What ``evaluate`` and ``sample`` do: models brought here, lm-eval asked, and what it says printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mergeline.cli.commands import positive
+from mergeline.errors import InputError
+
+if TYPE_CHECKING:
+    from mergeline.evaluation.evaluate_models import ModelToEvaluate
+    from mergeline.evaluation.results import EvaluationReport
+    from mergeline.pipeline.language import Evaluate
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score models and compare them."""
+    from mergeline.evaluation.report.tables import report_text
+    from mergeline.pipeline.preflight import fetch_questions, find_questions
+    from mergeline.sources.hub import Hub
+    from mergeline.support.digests import canonical_json
+    from mergeline.support.durable import write_whole
+
+    wanted = _wanted(options)
+    device = _device(options.device)
+    _check_page(options.report, wanted)
+    hub = Hub()
+    found = find_questions(wanted, hub)
+    models = _models([*([wanted.base] if wanted.base else []), *options.models])
+    questions = fetch_questions(found, hub)
+    for task in wanted.tasks:
+        report = _report(wanted, task, models, questions, device)
+        print(canonical_json(report) if options.json else report_text(report))
+        if options.report is not None:
+            write_whole(options.report, _page(report, models[-1].directory, questions))
+            print(f"Report: {options.report}", file=sys.stderr)
+
+
+def _wanted(options: argparse.Namespace) -> Evaluate:
+    """Read the options as the pipeline language reads its section ``evaluate``."""
+    from mergeline.pipeline.language import read_evaluate
+
+    settings = {
+        "tasks": options.tasks.split(","),
+        "dataset": options.dataset,
+        # A base that is compared with is shown already.
+        "base": None if options.base in options.models else options.base,
+        "limit": options.limit,
+        "batch_size": options.batch_size,
+        "dtype": options.dtype,
+        "engine": options.engine,
+        "margin": options.margin,
+        "breakdown": options.breakdown.split(",") if options.breakdown else None,
+        "time_limit_minutes": options.time_limit,
+    }
+    return read_evaluate({name: value for name, value in settings.items() if value is not None}, "mergeline evaluate")
+
+
+def _report(
+    wanted: Evaluate, task: str, models: Sequence[ModelToEvaluate], questions: Path | None, device: str
+) -> EvaluationReport:
+    from mergeline.evaluation.compare.comparison import report
+    from mergeline.evaluation.evaluate_models import evaluate_models
+    from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
+    from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+    from mergeline.evaluation.results import EvaluationSettings
+    from mergeline.support.state import state_directory
+
+    settings = EvaluationSettings(
+        task=task,
+        dataset=wanted.dataset,
+        limit=wanted.limit,
+        batch_size=wanted.batch_size,
+        dtype=wanted.dtype,
+        device=device,
+        engine=wanted.engine,
+    )
+    check_breakdown(task_questions(find_lm_eval_task(task), questions, wanted.dataset), wanted.breakdown, wanted.limit)
+    *references, last = evaluate_models(
+        models,
+        settings,
+        questions=questions,
+        cache_dir=state_directory() / "evaluations",
+        time_limit_seconds=60.0 * wanted.time_limit_minutes,
+        on_line=lambda line: print(line, file=sys.stderr),
+    )
+    base = references.pop(0) if wanted.base else None
+    return report(last, references, base, margin=wanted.margin, columns=wanted.breakdown)
+
+
+def _check_page(page: Path | None, wanted: Evaluate) -> None:
+    if page is None:
+        return
+    if len(wanted.tasks) > 1:
+        raise InputError(f"--report: a page shows one lm-eval task, found {len(wanted.tasks)}; name one in --tasks.")
+    if page.is_dir() or not page.absolute().parent.is_dir():
+        what = "is a directory" if page.is_dir() else "its directory does not exist"
+        raise InputError(f"--report {page}: {what}; name an HTML file in a directory that is there.")
+
+
+def _page(report: EvaluationReport, directory: Path, questions: Path | None) -> str:
+    """Render the report, with recipe, lineage and geometry where the last model is a merge of Mergeline's."""
+    from mergeline.evaluation.questions.prompts import question_prompts
+    from mergeline.evaluation.report.html_report import render_report
+    from mergeline.evaluation.summaries import GeometryCell
+    from mergeline.merge.geometry import read_geometry
+    from mergeline.merge.manifest import RECIPE_NAME, read_manifest
+
+    recipe = directory / RECIPE_NAME
+    geometry = read_geometry(directory)
+    return render_report(
+        report,
+        recipe_text=recipe.read_text("utf-8") if recipe.is_file() else "",
+        manifest=read_manifest(directory),
+        prompts=question_prompts(report.merge.settings, questions),
+        geometry=[GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None],
+    )
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Let models continue prompts."""
+    from dataclasses import asdict
+
+    from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
+
+    samples = sample_models(
+        _models(options.models),
+        options.prompt or DEFAULT_PROMPTS,
+        positive(options.max_new_tokens, "--max-new-tokens"),
+        options.seed,
+        dtype=options.dtype,
+        device=_device(options.device),
+    )
+    if options.json:
+        print(json.dumps([asdict(sample) for sample in samples]))
+        return
+    first = samples[0]
+    print(f"{first.decoding}, at most {first.max_new_tokens} new tokens, seed {first.seed}, dtype {first.dtype}")
+    for prompt in dict.fromkeys(sample.prompt for sample in samples):
+        print(f"\n> {prompt}")
+        for sample in samples:
+            if sample.prompt == prompt:
+                print(f"\n{sample.label}:\n{sample.completion}")
+
+
+def _device(wanted: str) -> str:
+    """Return the one device to load models on; unlike a merge, an evaluation on another would take days."""
+    from mergeline.merge.devices import choose_devices
+
+    devices, remark = choose_devices(wanted)
+    if remark is not None:
+        raise InputError(f"--device {wanted}: torch sees no such device on this machine; use cpu or auto.")
+    return devices[0]
+
+
+def _models(references: Sequence[str]) -> list[ModelToEvaluate]:
+    """Bring the models named onto this machine."""
+    from mergeline.evaluation.evaluate_models import ModelToEvaluate, check_labels
+    from mergeline.sources.checkpoint import fetch, open_checkpoint
+    from mergeline.sources.hub import Hub
+
+    checkpoints = [open_checkpoint(reference, Hub()) for reference in references]
+    check_labels([ModelToEvaluate(checkpoint.label, Path()) for checkpoint in checkpoints])
+    return [ModelToEvaluate(checkpoint.label, fetch(checkpoint, Hub())) for checkpoint in checkpoints]

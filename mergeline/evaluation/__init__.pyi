@@ -1,0 +1,12 @@
+from .compare.comparison import compare as compare
+from .evaluate_models import ModelToEvaluate as ModelToEvaluate
+from .evaluate_models import evaluate_models as evaluate_models
+from .report.html_report import render_report as render_report
+from .report.tables import report_text as report_text
+from .results import Answer as Answer
+from .results import Comparison as Comparison
+from .results import Evaluation as Evaluation
+from .results import EvaluationReport as EvaluationReport
+from .results import EvaluationSettings as EvaluationSettings
+from .results import Sample as Sample
+from .sample import sample_models as sample_models

@@ -1,0 +1,1 @@
+"""What models are asked: lm-eval tasks, datasets and their questions."""

@@ -1,0 +1,1 @@
+"""The process that loads models, scores them and lets them write."""

@@ -1,0 +1,14 @@
+from .devices import choose_devices as choose_devices
+from .geometry import TensorGeometry as TensorGeometry
+from .geometry import read_geometry as read_geometry
+from .manifest import Manifest as Manifest
+from .manifest import read_manifest as read_manifest
+from .merging import MergedModel as MergedModel
+from .merging import merge_planned as merge_planned
+from .merging import merge_recipe as merge_recipe
+from .reproduction import reproduce as reproduce
+from .shard import Resources as Resources
+from .shard import ShardResult as ShardResult
+from .shard import merge_shard as merge_shard
+from .verification import Verification as Verification
+from .verification import verify_model as verify_model

@@ -1,0 +1,92 @@
+"""A whole merge: planned, fetched, merged shard by shard, assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from mergeline.errors import InputError
+from mergeline.merge.assembly import assemble
+from mergeline.merge.job import Executor, MergeJob, merge_here
+from mergeline.merge.manifest import Manifest
+from mergeline.merge.shard import ONE_WORKER, Progress, Resources, ShardResult
+from mergeline.merge.workspace import finished_output, open_workspace
+from mergeline.plan.merge_plan import MergePlan
+from mergeline.plan.planning import DEFAULT_MAX_SHARD_BYTES, PlannedMerge, plan_recipe
+from mergeline.sources.checkpoint import fetch
+from mergeline.sources.hub import Hub
+from mergeline.support.text import read_text
+
+
+@dataclass(frozen=True)
+class MergedModel:
+    """A finished model directory."""
+
+    directory: Path
+    plan: MergePlan
+    manifest: Manifest
+    results: tuple[ShardResult, ...]
+    """Empty where the directory was already complete."""
+
+
+def merge_planned(
+    planned: PlannedMerge,
+    output: Path,
+    fetch_sources: Callable[[], Sequence[Path]],
+    executor: Executor = merge_here,
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> MergedModel:
+    """Merge what is planned into a local model directory, continuing whatever an earlier run left.
+
+    Args:
+        planned: The plan and the recipe it was made from.
+        output: Directory to create; appears only when it is complete.
+        fetch_sources: Returns the directory of each of the plan's sources; called only if there is something to merge.
+        executor: Merges the shards.
+        links: Other records of this merge, kept in the manifest of one that is made now.
+
+    Raises:
+        MergelineError: Of the kinds :mod:`mergeline.errors` lists.
+    """
+    plan = planned.plan
+    finished = finished_output(plan, output)
+    if finished is not None:
+        return MergedModel(output, plan, finished, ())
+    with open_workspace(plan, output) as workspace:
+        sources = tuple(fetch_sources())
+        results = executor(MergeJob(plan, workspace.plan_file, sources, plan.shards))
+        manifest = assemble(plan, results, planned.recipe_text, sources[plan.donor], workspace, links)
+    return MergedModel(output, plan, manifest, results)
+
+
+def merge_recipe(
+    recipe: Path,
+    output: Path,
+    *,
+    hub: Hub,
+    max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
+    resources: Resources = ONE_WORKER,
+    on_progress: Progress = lambda nbytes: None,
+) -> MergedModel:
+    """Merge a recipe into a local model directory, continuing whatever an earlier run left.
+
+    Args:
+        recipe: YAML file.
+        output: Directory to create; appears only when it is complete.
+        hub: Where Hub ids are looked up.
+        max_shard_bytes: Largest output file.
+        resources: Devices, workers and memory.
+        on_progress: Called as bytes are written.
+
+    Raises:
+        MergelineError: Of the kinds :mod:`mergeline.errors` lists.
+    """
+    planned = plan_recipe(read_text(recipe, InputError, "recipe"), str(recipe), hub, max_shard_bytes)
+    return merge_planned(
+        planned,
+        output,
+        lambda: [fetch(checkpoint, hub) for checkpoint in planned.checkpoints],
+        lambda job: merge_here(job, resources, on_progress),
+    )

@@ -1,0 +1,34 @@
+"""What identifies a checkpoint: its files, its commit, and a fingerprint of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file by name, size and content."""
+
+    name: str
+    nbytes: int
+    sha256: str | None
+    """Hex; None where only the header was read (a local source before its bytes were hashed)."""
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One checkpoint that a merge reads, without any path of one machine."""
+
+    label: str
+    """As the recipe names it: a Hub id, or the local path given."""
+    repo_id: str | None
+    """Hub id, or None for a local directory."""
+    commit: str | None
+    """40-hex commit on the Hub, or None for a local directory."""
+    license: str | None
+    """As the source's model card declares it."""
+    files: tuple[FileRecord, ...]
+    """Its weight files."""
+    fingerprint: str
+    """sha256 over what identifies the weights before they are read: commit and file hashes on the Hub;
+    names, sizes, headers and modification times of a local directory."""

@@ -1,0 +1,83 @@
+"""Downloaded files in the Hugging Face cache, compared once with what the Hub declares of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+
+from mergeline.errors import HubError
+from mergeline.sources.repository import RemoteFile
+from mergeline.support.digests import file_sha256
+
+logger = logging.getLogger(__name__)
+
+_RECORDS_DIRECTORY = "mergeline-verified"
+
+
+def fetch_intact(fetch: Callable[[], Path], files: Sequence[RemoteFile], source: str) -> Path:
+    """Fetch files, compare each with its declared size and sha256, and fetch damaged ones once more.
+
+    Args:
+        fetch: Downloads what is missing and returns the snapshot: ``<cache>/models--owner--name/snapshots/<commit>``.
+        files: What ``fetch`` fetches.
+        source: Where from, for messages.
+
+    Raises:
+        HubError: A file arrived damaged twice.
+    """
+    directory = fetch()
+    damaged = _damaged(directory, files)
+    for file in damaged:
+        logger.warning("%s: %s is damaged in the cache; fetching it again.", source, file.path)
+        _discard(directory / file.path)
+    if not damaged:
+        return directory
+    directory = fetch()
+    damaged = _damaged(directory, damaged)
+    for file in damaged:
+        _discard(directory / file.path)
+    if damaged:
+        raise HubError(
+            f"{source}: {', '.join(file.path for file in damaged)} arrived twice with another size or sha256 than the "
+            "Hub declares; its copy there is damaged, so choose another revision or tell its owner."
+        )
+    return directory
+
+
+def _damaged(directory: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        verdicts = pool.map(_is_intact, repeat(directory), files)
+        return [file for file, is_intact in zip(files, verdicts, strict=True) if not is_intact]
+
+
+def _discard(path: Path) -> None:
+    """Remove a file of a snapshot with everything its symbolic links lead to, so that it is fetched anew."""
+    while path.is_symlink():
+        target = path.parent / path.readlink()
+        path.unlink()
+        path = target
+    path.unlink(missing_ok=True)
+
+
+def _is_intact(directory: Path, file: RemoteFile) -> bool:
+    """Compare a file with what is declared; once found intact it is remembered by size and modification time."""
+    path = directory / file.path
+    state = path.stat()
+    if state.st_size != file.nbytes:
+        return False
+    if file.sha256 is None:
+        return True
+    record = directory.parents[1] / _RECORDS_DIRECTORY / file.sha256
+    seen = f"{state.st_size} {state.st_mtime_ns}\n"
+    if record.is_file() and record.read_text() == seen:
+        return True
+    if file_sha256(path) != file.sha256:
+        return False
+    with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
+        record.parent.mkdir(exist_ok=True)
+        record.write_text(seen)
+    return True

@@ -1,0 +1,10 @@
+from .outbox import keep_record as keep_record
+from .outbox import replay as replay
+from .outbox import send_record as send_record
+from .outbox import waiting_records as waiting_records
+from .record import MergeRecord as MergeRecord
+from .runs import TrackedRun as TrackedRun
+from .runs import fail_run as fail_run
+from .runs import open_run as open_run
+from .runs import record_merge as record_merge
+from .store import TrackingSettings as TrackingSettings
