@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import psutil
 
 from mergeline.errors import InputError, RunError
-from mergeline.support.state import state_directory
+from mergeline.support.state import state_folder
 
 START_SECONDS = 240.0
 """Prefect and MLflow with new databases take up to 80 s on two slow cores."""
@@ -50,7 +50,7 @@ class Program:
 
     @property
     def log(self) -> Path:
-        return state_directory() / "logs" / f"{self.name.lower().replace(' ', '-')}.log"
+        return state_folder("logs") / f"{self.name.lower().replace(' ', '-')}.log"
 
 
 class Running:

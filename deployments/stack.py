@@ -11,7 +11,7 @@ from pathlib import Path
 from deployments.local.demo import TOKEN, environment, hub_directory
 from deployments.programs import Program, free_port
 from mergeline.pipeline.language import Track
-from mergeline.support.state import state_directory
+from mergeline.support.state import default_tracking_uri, state_directory
 from mergeline.tracking.store import TrackingSettings
 
 WORKER_SETTINGS = {
@@ -45,7 +45,7 @@ def mlflow(port: int) -> Program:
     """Return an MLflow server on the store of pipelines that name no other."""
     port = free_port(port)
     address = f"http://127.0.0.1:{port}"
-    store = TrackingSettings(f"sqlite:///{state_directory() / 'mlflow' / 'mlflow.db'}", Track().experiment)
+    store = TrackingSettings(default_tracking_uri(), Track().experiment)
     assert store.database is not None
     assert store.artifacts is not None
     arguments = (

@@ -12,10 +12,14 @@ from pydantic import Field
 from mergeline.errors import InputError
 from mergeline.evaluation.report.tables import comparison_line
 from mergeline.evaluation.results import EvaluationReport
+from mergeline.merge.merging import MergedModel
 from mergeline.pipeline.preflight import PreparedPipeline
+from mergeline.pipeline.published_files import report_files
 from mergeline.plan.licences import require_publishable
 from mergeline.publish.gate import Decision
 from mergeline.support.text import table
+from mergeline.tracking import TrackedRun
+from tasks.tracking import show_report_pages
 
 PATIENCE_SECONDS = 30 * 24 * 3600
 """After so long without an answer the run fails; the same run started again asks again."""
@@ -29,11 +33,13 @@ class Approval(RunInput):
     remark: str = Field(default="", description="Kept with the run.")
 
 
-def ask_for_approval(prepared: PreparedPipeline, reports: Sequence[EvaluationReport]) -> tuple[Decision, bool]:
+def ask_for_approval(
+    prepared: PreparedPipeline, reports: Sequence[EvaluationReport], run: TrackedRun | None, merged: MergedModel
+) -> tuple[Decision, bool]:
     """Suspend this run of a deployment until somebody has decided; its process ends meanwhile, no worker is held.
 
-    Prefect then starts the run again from the top, where every stage finds what it had finished, and this call
-    returns.
+    Whoever decides finds the evaluation's pages on the run's page. Prefect then starts the run again from the top,
+    where every stage finds what it had finished, and this call returns.
 
     Returns:
         The decision, and whether a new repository is private.
@@ -41,6 +47,7 @@ def ask_for_approval(prepared: PreparedPipeline, reports: Sequence[EvaluationRep
     Raises:
         InputError: If it is to be public and the sources' licences forbid that.
     """
+    show_report_pages(run, report_files(merged.directory))
     settings = prepared.pipeline.settings.publish
     answer = suspend_flow_run(
         wait_for_input=Approval.with_initial_data(

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
-from mergeline.evaluation.compare import comparison
+from flows.steps import as_task
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
-from mergeline.evaluation.report.tables import report_text
-from mergeline.evaluation.results import MARGIN, EvaluationReport, EvaluationSettings
+from mergeline.evaluation.results import EvaluationReport
 from mergeline.merge.devices import choose_devices
-from mergeline.pipeline.language import Evaluate
-from mergeline.pipeline.preflight import find_questions
+from mergeline.pipeline import preflight, steps
+from mergeline.pipeline.language import MARGIN, read_evaluate
 from mergeline.sources.checkpoint import open_checkpoint
 from mergeline.sources.hub import Hub
-from tasks.evaluating import evaluate
-from tasks.fetching import fetch_checkpoint, fetch_questions
 
 
 @flow(name="evaluate-model", flow_run_name="evaluate {model}")
@@ -52,44 +43,15 @@ def evaluate_model(
         engine: stock (lm-eval as it is) or fast (the same scores, less work).
         margin: Accuracy that may be lost and still count as not worse.
     """
-    hub = Hub()
+    settings = {
+        "tasks": [task], "dataset": dataset or None, "limit": limit, "batch_size": batch_size, "dtype": dtype,
+        "engine": engine, "margin": margin, "time_limit_minutes": time_limit_minutes,
+    }  # fmt: skip
+    evaluate = read_evaluate(settings, "evaluate-model")
+    chosen, hub = choose_devices(device)[0], Hub()
     names = [*compare_with, model]
-    fetched = [fetch_checkpoint.submit(open_checkpoint(name, hub)) for name in names]
-    models = [ModelToEvaluate(name, future.result()) for name, future in zip(names, fetched, strict=True)]
-    settings = EvaluationSettings(
-        task=task, dataset=dataset or None, limit=limit, batch_size=batch_size, dtype=dtype,
-        device=choose_devices(device)[0][0], engine=engine,
-    )  # fmt: skip
-    questions = fetch_questions(find_questions(Evaluate(tasks=(task,), dataset=dataset or None), hub))
-    return score(models, 0, settings, questions, time_limit_minutes, margin)
-
-
-def score(
-    models: Sequence[ModelToEvaluate],
-    base_count: int,
-    settings: EvaluationSettings,
-    questions: Path | None,
-    time_limit_minutes: int,
-    margin: float = MARGIN,
-    columns: Sequence[str] | None = None,
-) -> EvaluationReport:
-    """Evaluate the last model beside the others and compare it with them.
-
-    Args:
-        models: The model in question last.
-        base_count: So many at the front (0 or 1) are shown but not compared with.
-        settings: The same for all.
-        questions: Where they lie; None: the task's own.
-        time_limit_minutes: For all models together.
-        margin: Accuracy that may be lost and still count as not worse.
-        columns: Of the questions, to break accuracy down by; None: those with few values.
-    """
-    # A Hub's questions are here only now; a column that they lack must not cost hours first.
-    check_breakdown(
-        task_questions(find_lm_eval_task(settings.task), questions, settings.dataset), columns, settings.limit
-    )
-    *references, merge = evaluate(models, settings, questions, time_limit_minutes)
-    base = references[0] if base_count else None
-    report = comparison.report(merge, references[base_count:], base, margin=margin, columns=columns)
-    create_markdown_artifact(report_text(report), key="evaluation", description=f"{settings.task}: {merge.label}")
-    return report
+    questions = preflight.find_questions(evaluate, hub)
+    directories = as_task(steps.fetch_checkpoints, [open_checkpoint(name, hub) for name in names], hub)
+    models = [ModelToEvaluate(name, directory) for name, directory in zip(names, directories, strict=True)]
+    place = as_task(preflight.fetch_questions, questions, hub)
+    return as_task(steps.score, models, 0, steps.evaluation_settings(evaluate, task, chosen), place, evaluate)

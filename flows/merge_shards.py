@@ -7,9 +7,11 @@ from pathlib import Path
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.executors.on_threads import CORES, merge_on_threads
+from flows.executors.on_threads import merge_on_threads
 from flows.executors.on_workers import alive_path
+from mergeline.merge.devices import choose_devices
 from mergeline.merge.job import MergeJob
+from mergeline.pipeline.steps import CORES
 from mergeline.plan.plan_file import read_plan
 from mergeline.support.durable import exclusive
 from tasks.merging import require_shared
@@ -29,4 +31,4 @@ def merge_shards(plan_file: Path, sources: list[Path], filenames: list[str], dev
     with exclusive(alive_path(plan_file.parent, runtime.flow_run.id), "merging these shards", is_waiting=True):
         plan = read_plan(plan_file)
         shards = tuple(shard for shard in plan.shards if shard.filename in filenames)
-        merge_on_threads(MergeJob(plan, plan_file, sources, device, shards))
+        merge_on_threads(MergeJob(plan, plan_file, tuple(sources), shards), choose_devices(device))

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mergeline.merge import verification
-from mergeline.merge import workspace as workspaces
+from mergeline.merge import assembly
 from mergeline.merge.geometry import heat_map, read_geometry, summarize
-from mergeline.merge.manifest import Manifest
-from mergeline.merge.shard import ShardResult
+from mergeline.merge.merging import MergedModel
 from mergeline.merge.verification import Verification
-from mergeline.merge.workspace import Workspace
-from mergeline.plan.merge_plan import MergePlan
-from mergeline.plan.planning import PlannedMerge
+from mergeline.pipeline import steps
 
-
-@task(name="assemble", tags=["cpu"], cache_policy=NO_CACHE)
-def assemble(
-    planned: PlannedMerge,
-    results: Sequence[ShardResult],
-    donor: Path,
-    workspace: Workspace,
-    links: Mapping[str, str],
-) -> Manifest:
-    """Write config, tokenizer, index and manifest; see :func:`mergeline.merge.assembly.assemble`."""
-    return workspaces.assemble(planned.plan, results, planned.recipe_text, donor, workspace, links)
+assemble = task(assembly.assemble, name="assemble", tags=["cpu"], cache_policy=NO_CACHE)
 
 
 @task(name="verify", tags=["cpu"], cache_policy=NO_CACHE)
-def verify(directory: Path) -> Verification:
-    """Hash every file and compare it with the manifest; see :func:`mergeline.merge.verification.verify_directory`."""
-    found = verification.verify_directory(directory)
-    get_run_logger().info("%s: %d files and %d tensors as planned", directory, found.file_count, found.tensor_count)
-    return found
+def verify(merged: MergedModel) -> Verification:
+    """Compare every file with the manifest and show the geometry; see :func:`mergeline.pipeline.steps.verify`."""
+    verification = steps.verify(merged)
+    get_run_logger().info(
+        "%s: %d files and %d tensors as planned", merged.directory, verification.file_count, verification.tensor_count
+    )
+    _show_geometry(merged)
+    return verification
 
 
-def show_geometry(plan: MergePlan, directory: Path) -> None:
-    """Show on the run's page how the models lie to each other, as measured while merging."""
-    geometry = read_geometry(directory)
-    sentences = summarize(plan, geometry)
+def _show_geometry(merged: MergedModel) -> None:
+    """Show norms, angles and distances between inputs and result on the run's page, as measured while merging."""
+    geometry = read_geometry(merged.directory)
+    sentences = summarize(merged.plan, geometry)
     if sentences:
         create_markdown_artifact(
             # Fenced: the page lets a wide table run into what stands beside it.

@@ -9,34 +9,33 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
-from mergeline.evaluation.results import Evaluation, EvaluationSettings, Sample
-from mergeline.evaluation.sample import sample_models
-from mergeline.pipeline.language import Samples
-from mergeline.support.state import state_directory
+from mergeline.evaluation.evaluate_models import ModelToEvaluate
+from mergeline.evaluation.report.tables import report_text
+from mergeline.evaluation.results import EvaluationReport, EvaluationSettings, Sample
+from mergeline.pipeline import steps
+from mergeline.pipeline.language import Evaluate, Samples
 
 
 @task(name="evaluate", task_run_name="evaluate {settings.task}", tags=["gpu"], cache_policy=NO_CACHE)
-def evaluate(
-    models: Sequence[ModelToEvaluate], settings: EvaluationSettings, questions: Path | None, time_limit_minutes: int
-) -> tuple[Evaluation, ...]:
-    """Score models on one lm-eval task; see :func:`mergeline.evaluation.evaluate_models.evaluate_models`."""
-    return evaluate_models(
-        models,
-        settings,
-        questions=questions,
-        cache_dir=state_directory() / "evaluations",
-        time_limit_seconds=60.0 * time_limit_minutes,
-        on_line=get_run_logger().info,
+def score(
+    models: Sequence[ModelToEvaluate],
+    base_count: int,
+    settings: EvaluationSettings,
+    questions: Path | None,
+    evaluate: Evaluate,
+) -> EvaluationReport:
+    """Score models on one lm-eval task and compare them; see :func:`mergeline.pipeline.steps.score`."""
+    report = steps.score(models, base_count, settings, questions, evaluate, get_run_logger().info)
+    create_markdown_artifact(
+        report_text(report), key="evaluation", description=f"{settings.task}: {report.merge.label}"
     )
+    return report
 
 
 @task(name="sample", tags=["gpu"], cache_policy=NO_CACHE)
-def sample(models: Sequence[ModelToEvaluate], settings: Samples, dtype: str, device: str) -> tuple[Sample, ...]:
-    """Let models continue the pipeline's prompts; see :func:`mergeline.evaluation.sample.sample_models`."""
-    samples = sample_models(
-        models, settings.prompts, settings.max_new_tokens, settings.seed, dtype=dtype, device=device
-    )
-    shown = [f"**{sample.label}**\n\n> {sample.prompt}\n\n{sample.completion}" for sample in samples]
+def sample(models: Sequence[ModelToEvaluate], samples: Samples, dtype: str, device: str) -> tuple[Sample, ...]:
+    """Let models continue the pipeline's prompts; see :func:`mergeline.pipeline.steps.sample`."""
+    written = steps.sample(models, samples, dtype, device)
+    shown = [f"**{sample.label}**\n\n> {sample.prompt}\n\n{sample.completion}" for sample in written]
     create_markdown_artifact("\n\n---\n\n".join(shown), key="samples")
-    return samples
+    return written

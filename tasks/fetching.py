@@ -1,14 +1,14 @@
-"""Prefect tasks: bring a checkpoint or a set of questions onto this machine."""
+"""Prefect tasks: bring checkpoints or a set of questions onto this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from mergeline.pipeline import preflight
-from mergeline.sources import checkpoint as checkpoints
+from mergeline.pipeline import preflight, steps
 from mergeline.sources.checkpoint import Checkpoint
 from mergeline.sources.hub import Hub, PinnedRepository
 from tasks.retrying import HUB_RETRIES
@@ -21,12 +21,18 @@ from tasks.retrying import HUB_RETRIES
     cache_policy=NO_CACHE,
     **HUB_RETRIES,
 )
-def fetch_checkpoint(checkpoint: Checkpoint) -> Path:
-    """Download a checkpoint's files at its pinned commit; see :func:`mergeline.sources.checkpoint.fetch`."""
-    return checkpoints.fetch(checkpoint, Hub())
+def fetch_checkpoint(checkpoint: Checkpoint, hub: Hub) -> Path:
+    """Download a checkpoint's files at its pinned commit; see :func:`mergeline.pipeline.steps.fetch_checkpoint`."""
+    return steps.fetch_checkpoint(checkpoint, hub)
+
+
+def fetch_checkpoints(checkpoints: Sequence[Checkpoint], hub: Hub) -> tuple[Path, ...]:
+    """Download checkpoints side by side, one Prefect task each; the directories are in their order."""
+    futures = [fetch_checkpoint.submit(checkpoint, hub) for checkpoint in checkpoints]
+    return tuple(future.result() for future in futures)
 
 
 @task(name="fetch-questions", tags=["cpu"], cache_policy=NO_CACHE, **HUB_RETRIES)
-def fetch_questions(questions: Path | PinnedRepository | None) -> Path | None:
+def fetch_questions(questions: Path | PinnedRepository | None, hub: Hub) -> Path | None:
     """Download a dataset repository; see :func:`mergeline.pipeline.preflight.fetch_questions`."""
-    return preflight.fetch_questions(questions, Hub())
+    return preflight.fetch_questions(questions, hub)

@@ -17,8 +17,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from mergeline.errors import MergeError
-from mergeline.merge import shard as execute
-from mergeline.merge.shard import ShardResult
+from mergeline.merge import shard as shards
+from mergeline.merge.shard import Resources, ShardResult
 from mergeline.plan.merge_plan import MergePlan
 from mergeline.plan.plan_file import read_plan
 from mergeline.support.text import size
@@ -83,9 +83,8 @@ def _plan_written_at(plan_file: Path, time_ns: int) -> MergePlan:
 def merge_shard(
     filename: str,
     plan_file: Path,
-    sources: list[Path],
-    devices: list[str],
-    workers: int,
+    sources: Sequence[Path],
+    resources: Resources,
     progress: MergeProgress | None,
 ) -> Any:
     """Merge one shard of the plan kept in ``plan_file``, beside it; see :func:`mergeline.merge.shard.merge_shard`.
@@ -95,14 +94,8 @@ def merge_shard(
     require_shared([plan_file, *sources])
     plan = _plan_written_at(plan_file, plan_file.stat().st_mtime_ns)
     shard = next(shard for shard in plan.shards if shard.filename == filename)
-    result: ShardResult = execute.merge_shard(
-        plan,
-        shard,
-        sources,
-        plan_file.parent,
-        devices=devices,
-        workers=workers,
-        on_progress=progress or (lambda nbytes: None),
+    result: ShardResult = shards.merge_shard(
+        plan, shard, sources, plan_file.parent, resources, progress or (lambda nbytes: None)
     )
     get_run_logger().info(
         "%s %s (%d tensors, %s, %.1f s)",

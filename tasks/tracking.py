@@ -10,58 +10,36 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mergeline import tracking
-from mergeline.errors import MergelineError, TrackingError
+from mergeline.pipeline import steps
+from mergeline.pipeline.preflight import PreparedPipeline
+from mergeline.pipeline.record import tracked_name, tracking_settings
 from mergeline.tracking.record import MergeRecord
 from mergeline.tracking.runs import TrackedRun
-from mergeline.tracking.store import TrackingSettings
 
 
 @task(name="open-run", tags=["cpu"], cache_policy=NO_CACHE)
-def open_run(settings: TrackingSettings, plan_digest: str, name: str, tags: Mapping[str, str]) -> TrackedRun | None:
-    """Find or create the plan's run; see :func:`mergeline.tracking.runs.open_run`. None: MLflow does not answer."""
-    try:
-        run = tracking.open_run(settings, plan_digest=plan_digest, name=name, tags=tags)
-    except TrackingError as error:
-        get_run_logger().warning("%s The merge goes on and is recorded later.", error)
-        return None
-    _show(run, settings, name)
-    return run
+def open_run(prepared: PreparedPipeline, tags: Mapping[str, str]) -> TrackedRun | None:
+    """Find or create the plan's run; see :func:`mergeline.pipeline.steps.open_run`."""
+    return steps.open_run(prepared, tags, get_run_logger().warning)
 
 
 @task(name="track", tags=["cpu"], cache_policy=NO_CACHE)
-def record_merge(settings: TrackingSettings, record: MergeRecord, is_shown: bool) -> TrackedRun | None:
-    """Keep everything that is known of the merge, then send it; see :mod:`mergeline.tracking.outbox`.
-
-    Args:
-        settings: Where to.
-        record: What is known.
-        is_shown: Whether the flow run's page leads to the run already.
-    """
-    path = tracking.keep_record(settings, record)
-    try:
-        run = tracking.send_record(path, settings)
-    except MergelineError as error:
-        get_run_logger().warning("%s The record waits in %s; `mergeline track --replay` sends it.", error, path)
-        return None
-    if not is_shown:
-        _show(run, settings, record.name)
-    return run
+def record(prepared: PreparedPipeline, merge_record: MergeRecord) -> TrackedRun | None:
+    """Keep everything known of the merge, then send it; see :func:`mergeline.pipeline.steps.record`."""
+    return steps.record(prepared, merge_record, get_run_logger().warning)
 
 
-@task(name="track-failure", tags=["cpu"], cache_policy=NO_CACHE)
-def fail_run(run: TrackedRun | None, settings: TrackingSettings, reason: str) -> None:
-    """End the run, if there is one, as failed; see :func:`mergeline.tracking.runs.fail_run`."""
-    if run is not None:
-        tracking.fail_run(run, settings, reason)
+fail_run = task(steps.fail_run, name="track-failure", tags=["cpu"], cache_policy=NO_CACHE)
 
 
-def _show(run: TrackedRun, settings: TrackingSettings, name: str) -> None:
+def show_run(prepared: PreparedPipeline, run: TrackedRun) -> None:
     """Lead from the flow run to MLflow: by a link, or by the run's id where no server shows it."""
+    name = tracked_name(prepared)
     if run.url is not None:
         create_link_artifact(run.url, key="mlflow-run", link_text=f"{name} in MLflow")
     else:
-        text = f"{name} is run `{run.run_id}` of experiment `{settings.experiment}`: `mergeline lineage {run.run_id}`"
+        experiment = tracking_settings(prepared).experiment
+        text = f"{name} is run `{run.run_id}` of experiment `{experiment}`: `mergeline lineage {run.run_id}`"
         create_markdown_artifact(text, key="mlflow-run")
 
 

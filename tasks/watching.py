@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
+from mergeline.pipeline.form import to_form
 from mergeline.pipeline.language import LoadedPipeline, load_pipeline
 from mergeline.pipeline.watching import Look, look
 from mergeline.sources.hub import Hub
@@ -35,7 +36,7 @@ def start_merge(pipeline: LoadedPipeline, found: Look, deployment: str) -> str:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run_from_deployment(
             client.read_deployment_by_name(deployment).id,
-            parameters=pipeline.as_form(),
+            parameters=to_form(pipeline),
             idempotency_key=f"watch-sources {found.key}",
             tags=["watched"],
         )

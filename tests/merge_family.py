@@ -8,7 +8,7 @@ from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
 from mergeline.evaluation.results import EvaluationSettings
 from mergeline.merge.merging import merge_recipe
-from mergeline.pipeline.language import read_form
+from mergeline.pipeline.form import read_form
 from mergeline.pipeline.preflight import fetch_questions, prepare_pipeline
 from mergeline.pipeline.record import merge_record
 from mergeline.pipeline.stage_clock import StageClock
@@ -34,10 +34,7 @@ def record_family(
     prepared, merged = {}, {}
     for t in fractions:
         text = RECIPE.replace("t: 0.5", f"t: {t}")
-        pipeline = read_form(
-            recipe=text, name="family", tasks=["spartqa_train"], limit=questions, publish="never",
-            repo_id="", private=True, device="cpu", more=MORE,
-        )  # fmt: skip
+        pipeline = read_form({"recipe": text, "name": "family", "limit": questions, "device": "cpu", "more": MORE})
         prepared[t] = prepare_pipeline(pipeline, hub)
         recipe = folder / f"recipe-{t}.yaml"
         recipe.write_text(text)

@@ -14,7 +14,7 @@ from typing import Any
 
 from deployments.local.hub import LocalHub
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
-from mergeline.support.state import state_directory
+from mergeline.support.state import state_directory, state_folder
 from mergeline.support.text import table
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ Questions of the SpartQA kind about the direction between two objects, made by M
 
 def hub_directory() -> Path:
     """Return where the demonstration's Hub keeps its repositories between runs."""
-    return state_directory() / "demo-hub"
+    return state_folder("demo-hub")
 
 
 def fill(endpoint: str) -> None:
@@ -59,7 +59,7 @@ def environment(endpoint: str) -> dict[str, str]:
     return os.environ | {
         "HF_ENDPOINT": endpoint,
         "HF_TOKEN": TOKEN,
-        "HF_HOME": str(state_directory() / "demo-hf"),
+        "HF_HOME": str(state_folder("demo-hf")),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -9,27 +9,32 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from flows.executors.on_ray import merge_on_ray, require_answer
-from flows.executors.on_threads import CORES, merge_on_threads
+from flows.executors.on_threads import merge_on_threads
 from flows.executors.on_workers import DEPLOYMENT, merge_on_workers
 from mergeline.errors import InputError
 from mergeline.merge.job import MergeJob
-from mergeline.merge.shard import ShardResult
+from mergeline.merge.shard import Progress, ShardResult
 from mergeline.pipeline.language import Execute
+from mergeline.pipeline.preflight import PreparedPipeline
 
-__all__ = ["CORES", "MergeJob", "merge_shards", "require_engine"]
+__all__ = ["merge_shards", "require_engine"]
 
 
-def merge_shards(execute: Execute, job: MergeJob) -> tuple[ShardResult, ...]:
-    """Have every shard of a merge written, in the running flow; the results are in the job's order.
+def merge_shards(prepared: PreparedPipeline, job: MergeJob, on_progress: Progress) -> tuple[ShardResult, ...]:
+    """Have every shard of a merge written, in the running flow; see :func:`mergeline.pipeline.steps.merge_shards`.
+
+    Progress is an artifact on the run's page instead of ``on_progress``.
 
     Raises:
         MergelineError: What a shard fails with; finished shards stay.
     """
+    del on_progress
+    execute = prepared.pipeline.settings.execute
     if execute.engine == "ray":
-        return merge_on_ray(job, execute.resolved_ray_address)
+        return merge_on_ray(job, execute.device, execute.resolved_ray_address)
     if execute.engine == "workers":
-        return merge_on_workers(job)
-    return merge_on_threads(job)
+        return merge_on_workers(job, execute.device)
+    return merge_on_threads(job, prepared.devices)
 
 
 def require_engine(execute: Execute) -> None:

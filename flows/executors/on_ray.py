@@ -11,7 +11,7 @@ from prefect.futures import as_completed
 
 from mergeline.errors import InputError, MergeError
 from mergeline.merge.job import MergeJob
-from mergeline.merge.shard import ShardResult
+from mergeline.merge.shard import Resources, ShardResult
 from tasks.merging import MergeProgress, merge_shard
 
 LOST_WORKER_RETRIES = 3
@@ -21,11 +21,12 @@ CONNECT_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
 
 
-def merge_on_ray(job: MergeJob, address: str | None) -> tuple[ShardResult, ...]:
+def merge_on_ray(job: MergeJob, device: str, address: str | None) -> tuple[ShardResult, ...]:
     """Merge the job's shards as Prefect tasks on Ray.
 
     Args:
         job: What to merge.
+        device: As the pipeline says; ``auto`` takes the GPUs there are.
         address: Of the cluster; None: the one that runs on this machine, or a new one that ends with the merge.
 
     Raises:
@@ -37,11 +38,13 @@ def merge_on_ray(job: MergeJob, address: str | None) -> tuple[ShardResult, ...]:
     progress = MergeProgress(job.nbytes, len(job.shards))
     results: dict[str, ShardResult] = {}
     with _cluster(address) as runner:
-        devices = ["cuda:0"] if _has_gpu(job.device) else ["cpu"]
-        needed = {"num_cpus": 1, "num_gpus": int(devices != ["cpu"]), "max_retries": LOST_WORKER_RETRIES}
+        is_on_gpu = _has_gpu(device)
+        # Ray shows each task its own GPU as the first.
+        resources = Resources(("cuda:0",) if is_on_gpu else ("cpu",))
+        needed = {"num_cpus": 1, "num_gpus": int(is_on_gpu), "max_retries": LOST_WORKER_RETRIES}
         with remote_options(**needed):
             futures = {
-                runner.submit(merge_shard, _arguments(job, shard.filename, devices)): shard
+                runner.submit(merge_shard, _arguments(job, shard.filename, resources)): shard
                 for shard in job.largest_first
             }
         for future in as_completed(list(futures)):
@@ -87,20 +90,19 @@ def _cluster(address: str | None) -> Generator[Any]:
         yield runner
 
 
-def _arguments(job: MergeJob, filename: str, devices: list[str]) -> dict[str, Any]:
+def _arguments(job: MergeJob, filename: str, resources: Resources) -> dict[str, Any]:
     return {
         "filename": filename,
         "plan_file": job.plan_file,
         "sources": job.sources,
-        "devices": devices,
-        "workers": 1,
+        "resources": resources,
         # Bytes are counted where the flow runs, a whole shard at a time.
         "progress": None,
     }
 
 
 def _has_gpu(device: str) -> bool:
-    """Decide whether shards are merged on GPUs, of which Ray shows each task its own as the first."""
+    """Decide whether shards are merged on GPUs."""
     import ray
 
     count = ray.cluster_resources().get("GPU", 0)

@@ -49,8 +49,12 @@ def alive_path(directory: Path, flow_run_id: UUID | str) -> Path:
     return directory / f".run-{flow_run_id}.lock"
 
 
-def merge_on_workers(job: MergeJob) -> tuple[ShardResult, ...]:
+def merge_on_workers(job: MergeJob, device: str) -> tuple[ShardResult, ...]:
     """Have the job's shards merged by one run per worker; the shards' records on disk say what is done.
+
+    Args:
+        job: What to merge.
+        device: As the pipeline says; each worker chooses among its own.
 
     Raises:
         MergeError: A shard failed, or too many runs were lost.
@@ -58,7 +62,7 @@ def merge_on_workers(job: MergeJob) -> tuple[ShardResult, ...]:
     progress = MergeProgress(job.nbytes, len(job.shards))
     results: dict[str, ShardResult] = {}
     with get_client(sync_client=True) as client:
-        runs = _WorkerRuns(client, job, results)
+        runs = _WorkerRuns(client, job, device, results)
         runs.find_finished(job.shards, progress)
         runs.start([shard for shard in job.shards if shard.filename not in results], attempt=1)
         try:
@@ -97,9 +101,9 @@ class _Run:
 class _WorkerRuns:
     """The runs that merge a job's shards, from their start to their end."""
 
-    def __init__(self, client: SyncPrefectClient, job: MergeJob, results: dict[str, ShardResult]) -> None:
+    def __init__(self, client: SyncPrefectClient, job: MergeJob, device: str, results: dict[str, ShardResult]) -> None:
         self.watched: list[_Run] = []
-        self._client, self._job, self._results = client, job, results
+        self._client, self._job, self._device, self._results = client, job, device, results
         self._started_count = 0
         self._reminded = time.monotonic()
         self._logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = get_run_logger()
@@ -116,7 +120,7 @@ class _WorkerRuns:
                 "plan_file": str(self._job.plan_file),
                 "sources": [str(path) for path in self._job.sources],
                 "filenames": [shard.filename for shard in chosen],
-                "device": self._job.device,
+                "device": self._device,
             }
             name = f"{runtime.flow_run.name} shards {self._started_count}"
             run = run_deployment(DEPLOYMENT, parameters=parameters, timeout=0, flow_run_name=name)

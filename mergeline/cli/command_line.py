@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mergeline import __version__
-from mergeline.cli import commands
-from mergeline.cli import evaluating as evaluation_commands
-from mergeline.cli import lineage as record_commands
+from mergeline.cli import evaluating, merging, recorded, running
 from mergeline.errors import MergelineError
 
 
@@ -72,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mergeline {__version__}")
     group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    plan = _command(group, "plan", commands.plan, "show everything a merge will do, before any weight moves")
+    plan = _command(group, "plan", merging.plan, "show everything a merge will do, before any weight moves")
     _recipe_argument(plan)
     _shard_size(plan)
     _workers(plan)
 
-    merge = _command(group, "merge", commands.merge, "make a local model directory from a recipe")
+    merge = _command(group, "merge", merging.merge, "make a local model directory from a recipe")
     _recipe_argument(merge)
     merge.add_argument("output", type=Path, metavar="OUT", help="directory to create; run again to continue")
     _shard_size(merge)
@@ -85,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     _device(merge)
     merge.add_argument("--quiet", action="store_true", help="print no progress")
 
-    verify = _command(group, "verify", commands.verify, "check a merge again against its manifest")
+    verify = _command(group, "verify", merging.verify, "check a merge again against its manifest")
     verify.add_argument("model", metavar="MODEL", help="directory, or Hub id of a published merge (no weight is moved)")
     verify.add_argument("--load", action="store_true", help="also ask transformers whether the tensors fit the config")
 
-    publish = _command(group, "publish", commands.publish, "put a finished merge on the Hub in one commit")
+    publish = _command(group, "publish", merging.publish, "put a finished merge on the Hub in one commit")
     publish.add_argument("model", type=Path, metavar="DIR", help="directory written by merge or run")
     publish.add_argument("repo_id", metavar="REPO_ID", help="owner/name; without an owner, the token's own")
     publish.add_argument("--public", action="store_true", help="create the repository public (default: private)")
@@ -98,12 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         _command(
             group,
             "evaluate",
-            evaluation_commands.evaluate,
+            evaluating.evaluate,
             "score models with lm-eval and compare them question by question",
         )
     )
 
-    sample = _command(group, "sample", evaluation_commands.sample, "let models continue prompts")
+    sample = _command(group, "sample", evaluating.sample, "let models continue prompts")
     sample.add_argument("models", nargs="+", metavar="MODEL", help="directory or Hub id")
     sample.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated; two of our own by default")
     sample.add_argument("--max-new-tokens", type=int, default=100, help="length of the answer (default: %(default)s)")
@@ -112,20 +110,20 @@ def _parser() -> argparse.ArgumentParser:
     _device(sample)
 
     reproduce = _command(
-        group, "reproduce", commands.reproduce, "rebuild a merge from its manifest and compare the bytes"
+        group, "reproduce", merging.reproduce, "rebuild a merge from its manifest and compare the bytes"
     )
     reproduce.add_argument("model", metavar="MODEL", help="directory or Hub id of a merge")
     reproduce.add_argument("output", type=Path, metavar="OUT", help="directory to create")
     _workers(reproduce)
 
-    run = _command(group, "run", commands.run, "run a whole pipeline: merge, evaluate, publish, track")
+    run = _command(group, "run", running.run, "run a whole pipeline: merge, evaluate, publish, track")
     run.add_argument("pipeline", type=Path, metavar="PIPELINE", help="YAML file; see configs/pipelines/")
     run.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, e.g. evaluate.limit=100"
     )
 
     lineage = _command(
-        group, "lineage", record_commands.lineage, "follow a model back to its run, its recipe and its parents' commits"
+        group, "lineage", recorded.lineage, "follow a model back to its run, its recipe and its parents' commits"
     )
     lineage.add_argument("model", metavar="MODEL", help="Hub id, directory of a merge, or id of its MLflow run")
     lineage.add_argument(
@@ -133,9 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     lineage.add_argument("--tracking-uri", metavar="URI", help="MLflow store to look into (default: that of `run`)")
 
-    track = _command(group, "track", record_commands.track, "list the records that MLflow does not have yet")
+    track = _command(group, "track", recorded.track, "list the records that MLflow does not have yet")
     track.add_argument("--replay", action="store_true", help="send them, each once")
-    up = _command(group, "up", commands.up, "run Prefect, MLflow, workers and deployments here until interrupted")
+    up = _command(group, "up", running.up, "run Prefect, MLflow, workers and deployments here until interrupted")
     up.add_argument("--with-hub", action="store_true", help="also a local Hub with the demonstration models")
     up.add_argument(
         "--with-webhook",
@@ -147,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
             f"--port-{server}", type=int, default=port, metavar="N", help="or the next free (default: %(default)s)"
         )
 
-    schema = _command(group, "schema", commands.schema, "print the JSON schema of a file format, for editors")
+    schema = _command(group, "schema", running.schema, "print the JSON schema of a file format, for editors")
     schema.add_argument("format", choices=("recipe", "pipeline"))
     return parser
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mergeline.cli.commands import positive
+from mergeline.cli.merging import positive
 from mergeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,27 +21,34 @@ if TYPE_CHECKING:
 def evaluate(options: argparse.Namespace) -> None:
     """Score models and compare them."""
     from mergeline.evaluation.report.tables import report_text
+    from mergeline.merge.devices import choose_devices
+    from mergeline.pipeline import steps
     from mergeline.pipeline.preflight import fetch_questions, find_questions
     from mergeline.sources.hub import Hub
     from mergeline.support.digests import canonical_json
     from mergeline.support.durable import write_whole
 
-    wanted = _wanted(options)
-    device = _device(options.device)
-    _check_page(options.report, wanted)
+    section = _section(options)
+    device = choose_devices(options.device)[0]
+    _check_page(options.report, section)
     hub = Hub()
-    found = find_questions(wanted, hub)
-    models = _models([*([wanted.base] if wanted.base else []), *options.models])
-    questions = fetch_questions(found, hub)
-    for task in wanted.tasks:
-        report = _report(wanted, task, models, questions, device)
+    place = find_questions(section, hub)
+    models = _models([*([section.base] if section.base else []), *options.models])
+    questions = fetch_questions(place, hub)
+    for task in section.tasks:
+        settings = steps.evaluation_settings(section, task, device)
+        report = steps.score(models, int(section.base is not None), settings, questions, section, _print_line)
         print(canonical_json(report) if options.json else report_text(report))
         if options.report is not None:
             write_whole(options.report, _page(report, models[-1].directory, questions))
-            print(f"Report: {options.report}", file=sys.stderr)
+            _print_line(f"Report: {options.report}")
 
 
-def _wanted(options: argparse.Namespace) -> Evaluate:
+def _print_line(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _section(options: argparse.Namespace) -> Evaluate:
     """Read the options as the pipeline language reads its section ``evaluate``."""
     from mergeline.pipeline.language import read_evaluate
 
@@ -61,43 +68,11 @@ def _wanted(options: argparse.Namespace) -> Evaluate:
     return read_evaluate({name: value for name, value in settings.items() if value is not None}, "mergeline evaluate")
 
 
-def _report(
-    wanted: Evaluate, task: str, models: Sequence[ModelToEvaluate], questions: Path | None, device: str
-) -> EvaluationReport:
-    from mergeline.evaluation.compare.comparison import report
-    from mergeline.evaluation.evaluate_models import evaluate_models
-    from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-    from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
-    from mergeline.evaluation.results import EvaluationSettings
-    from mergeline.support.state import state_directory
-
-    settings = EvaluationSettings(
-        task=task,
-        dataset=wanted.dataset,
-        limit=wanted.limit,
-        batch_size=wanted.batch_size,
-        dtype=wanted.dtype,
-        device=device,
-        engine=wanted.engine,
-    )
-    check_breakdown(task_questions(find_lm_eval_task(task), questions, wanted.dataset), wanted.breakdown, wanted.limit)
-    *references, last = evaluate_models(
-        models,
-        settings,
-        questions=questions,
-        cache_dir=state_directory() / "evaluations",
-        time_limit_seconds=60.0 * wanted.time_limit_minutes,
-        on_line=lambda line: print(line, file=sys.stderr),
-    )
-    base = references.pop(0) if wanted.base else None
-    return report(last, references, base, margin=wanted.margin, columns=wanted.breakdown)
-
-
-def _check_page(page: Path | None, wanted: Evaluate) -> None:
+def _check_page(page: Path | None, section: Evaluate) -> None:
     if page is None:
         return
-    if len(wanted.tasks) > 1:
-        raise InputError(f"--report: a page shows one lm-eval task, found {len(wanted.tasks)}; name one in --tasks.")
+    if len(section.tasks) > 1:
+        raise InputError(f"--report: a page shows one lm-eval task, found {len(section.tasks)}; name one in --tasks.")
     if page.is_dir() or not page.absolute().parent.is_dir():
         what = "is a directory" if page.is_dir() else "its directory does not exist"
         raise InputError(f"--report {page}: {what}; name an HTML file in a directory that is there.")
@@ -126,7 +101,9 @@ def sample(options: argparse.Namespace) -> None:
     """Let models continue prompts."""
     from dataclasses import asdict
 
-    from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
+    from mergeline.evaluation.sample import sample_models
+    from mergeline.merge.devices import choose_devices
+    from mergeline.pipeline.language import DEFAULT_PROMPTS
 
     samples = sample_models(
         _models(options.models),
@@ -134,7 +111,7 @@ def sample(options: argparse.Namespace) -> None:
         positive(options.max_new_tokens, "--max-new-tokens"),
         options.seed,
         dtype=options.dtype,
-        device=_device(options.device),
+        device=choose_devices(options.device)[0],
     )
     if options.json:
         print(json.dumps([asdict(sample) for sample in samples]))
@@ -146,16 +123,6 @@ def sample(options: argparse.Namespace) -> None:
         for sample in samples:
             if sample.prompt == prompt:
                 print(f"\n{sample.label}:\n{sample.completion}")
-
-
-def _device(wanted: str) -> str:
-    """Return the one device to load models on; unlike a merge, an evaluation on another would take days."""
-    from mergeline.merge.devices import choose_devices
-
-    devices, remark = choose_devices(wanted)
-    if remark is not None:
-        raise InputError(f"--device {wanted}: torch sees no such device on this machine; use cpu or auto.")
-    return devices[0]
 
 
 def _models(references: Sequence[str]) -> list[ModelToEvaluate]:

@@ -17,6 +17,7 @@ from mergeline.plan.merge_plan import MergePlan
 from mergeline.plan.planning import DEFAULT_MAX_SHARD_BYTES, PlannedMerge, plan_recipe
 from mergeline.sources.checkpoint import fetch
 from mergeline.sources.hub import Hub
+from mergeline.support.calling import Call, call_directly
 from mergeline.support.text import read_text
 
 
@@ -37,6 +38,7 @@ def merge_planned(
     fetch_sources: Callable[[], Sequence[Path]],
     executor: Executor = merge_here,
     links: Mapping[str, str] = MappingProxyType({}),
+    call: Call = call_directly,
 ) -> MergedModel:
     """Merge what is planned into a local model directory, continuing whatever an earlier run left.
 
@@ -46,6 +48,7 @@ def merge_planned(
         fetch_sources: Returns the directory of each of the plan's sources; called only if there is something to merge.
         executor: Merges the shards.
         links: Other records of this merge, kept in the manifest of one that is made now.
+        call: Calls :func:`assemble`.
 
     Raises:
         MergelineError: Of the kinds :mod:`mergeline.errors` lists.
@@ -57,7 +60,7 @@ def merge_planned(
     with open_workspace(plan, output) as workspace:
         sources = tuple(fetch_sources())
         results = executor(MergeJob(plan, workspace.plan_file, sources, plan.shards))
-        manifest = assemble(plan, results, planned.recipe_text, sources[plan.donor], workspace, links)
+        manifest = call(assemble, plan, results, planned.recipe_text, sources[plan.donor], workspace, links)
     return MergedModel(output, plan, manifest, results)
 
 

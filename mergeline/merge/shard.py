@@ -23,7 +23,7 @@ from mergeline.plan.merge_plan import MergePlan, ShardPlan, TensorPlan
 from mergeline.support.digests import digest
 from mergeline.support.durable import exclusive, shared, write_whole
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 """Called with the number of bytes just written; negative where a tensor is begun anew."""
 
 

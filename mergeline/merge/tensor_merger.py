@@ -70,7 +70,7 @@ class TensorMerger:
 
     def __init__(
         self, plan: MergePlan, sources: SourceFiles, file: ShardFile, device: str, sizes: StreamSizes,
-        on_progress: Callable[[int], None],
+        on_progress: Callable[[int], object],
     ) -> None:  # fmt: skip
         """Allocate nothing yet.
 

@@ -1,4 +1,4 @@
-"""The pipeline language: what to do with a merge. File, form and command line are read by the same models."""
+"""The pipeline language: what to do with a merge, and the defaults of everything that is done."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mergeline.errors import PipelineError
-from mergeline.evaluation.results import MARGIN
-from mergeline.evaluation.sample import DEFAULT_PROMPTS
 from mergeline.publish.policy import PublishWhen
 from mergeline.recipe.recipe import ModelReference, read_recipe
-from mergeline.support.state import state_directory
+from mergeline.support.state import default_tracking_uri
 from mergeline.support.text import parse_size, read_text
 from mergeline.support.yaml_document import StrictModel, YamlDocument, problems_of, read_yaml
+
+MARGIN = 0.02
+"""Accuracy that a merge may lose and still count as not worse, unless a pipeline says otherwise."""
+
+DEFAULT_PROMPTS = ("Who are you?", "Translate this sentence to Vietnamese: Good morning")
+"""What models continue unless a pipeline says otherwise."""
 
 
 class Execute(StrictModel):
@@ -106,8 +110,7 @@ class Track(StrictModel):
 
     @property
     def resolved_uri(self) -> str:
-        default = f"sqlite:///{state_directory() / 'mlflow' / 'mlflow.db'}"
-        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri()
 
 
 class Pipeline(StrictModel):
@@ -133,39 +136,10 @@ class LoadedPipeline:
     recipe_origin: str
     """What messages call the recipe."""
 
-    def as_form(self) -> dict[str, Any]:
-        """Return the flow's parameters that give this pipeline again; see :func:`read_form`."""
-        settings = self.settings
-        rest = settings.model_dump(mode="json", exclude_defaults=True)
-        for section, keys in _FORM_FIELDS.items():
-            kept = {key: value for key, value in rest.pop(section, {}).items() if key not in keys}
-            rest |= {section: kept} if kept else {}
-        for key in ("name", "recipe"):
-            rest.pop(key, None)
-        return {
-            "recipe": self.recipe_text,
-            "name": settings.name,
-            "tasks": list(settings.evaluate.tasks),
-            "limit": settings.evaluate.limit,
-            "publish": settings.publish.when,
-            "repo_id": settings.publish.repo_id,
-            "private": settings.publish.private,
-            "device": settings.execute.device,
-            "more": yaml.safe_dump(rest, sort_keys=False) if rest else "",
-        }
-
     def as_yaml(self) -> str:
         """Render the whole pipeline, recipe included, as it will run."""
         value = self.settings.model_dump(mode="json") | {"recipe": self.recipe_text}
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-
-
-_FORM_FIELDS = {
-    "evaluate": ("tasks", "limit"),
-    "publish": ("when", "repo_id", "private"),
-    "execute": ("device",),
-}
-"""Settings that have a field of their own in the form."""
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> LoadedPipeline:
@@ -182,43 +156,12 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> LoadedPipeline:
     document = read_yaml(read_text(path, PipelineError, "pipeline"), str(path), PipelineError)
     for override in overrides:
         _override(document.value, override)
-    settings = _validated(document)
+    settings = validated(document)
     text, origin = settings.recipe, f"{path}: recipe"
     if "\n" not in text:
         recipe_path = path.parent / text
         text, origin = read_text(recipe_path, PipelineError, "recipe"), str(recipe_path)
-    return _checked(settings, text, origin)
-
-
-def read_form(
-    *,
-    recipe: str,
-    name: str,
-    tasks: Sequence[str],
-    limit: int | None,
-    publish: str,
-    repo_id: str,
-    private: bool,
-    device: str,
-    more: str = "",
-) -> LoadedPipeline:
-    """Read the flow's parameters, as a form or :meth:`LoadedPipeline.as_form` gives them.
-
-    Raises:
-        PipelineError: With one line per problem.
-        RecipeError: Likewise, for the recipe.
-    """
-    document = read_yaml(more, "more", PipelineError) if more.strip() else YamlDocument({}, "form", {})
-    value = document.value
-    fields: dict[str, dict[str, Any]] = {
-        "evaluate": {"tasks": list(tasks), "limit": limit},
-        "publish": {"when": publish, "repo_id": repo_id, "private": private},
-        "execute": {"device": device},
-    }
-    for section, settings in fields.items():
-        value[section] = {**cast("Mapping[str, Any]", value.get(section) or {}), **settings}
-    value |= {"name": name, "recipe": recipe}
-    return _checked(_validated(document), recipe, "recipe")
+    return checked(settings, text, origin)
 
 
 def read_evaluate(settings: Mapping[str, Any], origin: str) -> Evaluate:
@@ -233,14 +176,15 @@ def read_evaluate(settings: Mapping[str, Any], origin: str) -> Evaluate:
         raise PipelineError(problems_of(YamlDocument(dict(settings), origin, {}), problem, Evaluate)) from None
 
 
-def _validated(document: YamlDocument) -> Pipeline:
+def validated(document: YamlDocument) -> Pipeline:
+    """Read a pipeline's settings, each problem with its line."""
     try:
         return Pipeline.model_validate(document.value)
     except ValidationError as problem:
         raise PipelineError(problems_of(document, problem, Pipeline)) from None
 
 
-def _checked(settings: Pipeline, recipe_text: str, recipe_origin: str) -> LoadedPipeline:
+def checked(settings: Pipeline, recipe_text: str, recipe_origin: str) -> LoadedPipeline:
     """Find what only the whole pipeline shows."""
     read_recipe(recipe_text, recipe_origin)
     if settings.publish.when != "never" and not settings.publish.repo_id:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mergeline.errors import InputError
 from mergeline.evaluation.questions.dataset_reference import parse_dataset
 from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
 from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+from mergeline.merge.devices import choose_devices
+from mergeline.pipeline.form import to_form
 from mergeline.pipeline.language import Evaluate, LoadedPipeline
 from mergeline.plan.licences import require_publishable
 from mergeline.plan.planning import PlannedMerge, plan_recipe
@@ -30,6 +36,24 @@ class PreparedPipeline:
     repo_id: str | None
     """Where the merge will be published, owner included; None if it will not."""
 
+    @cached_property
+    def devices(self) -> tuple[str, ...]:
+        """The devices of this machine that the pipeline runs on, chosen once; the first loads models."""
+        return choose_devices(self.pipeline.settings.execute.device)
+
+
+_prepared: ContextVar[PreparedPipeline | None] = ContextVar("prepared", default=None)
+
+
+@contextmanager
+def prepared_beforehand(prepared: PreparedPipeline) -> Generator[None]:
+    """Let :func:`prepare_pipeline` return ``prepared`` for the same pipeline, so that nothing is looked up twice."""
+    token = _prepared.set(prepared)
+    try:
+        yield
+    finally:
+        _prepared.reset(token)
+
 
 def prepare_pipeline(pipeline: LoadedPipeline, hub: Hub) -> PreparedPipeline:
     """Plan the merge and find all else a pipeline names; a few small requests to the Hub, no weights.
@@ -38,6 +62,9 @@ def prepare_pipeline(pipeline: LoadedPipeline, hub: Hub) -> PreparedPipeline:
         InputError: With one line per problem.
         HubError: If the Hub does not answer.
     """
+    known = _prepared.get()
+    if known is not None and to_form(known.pipeline) == to_form(pipeline):
+        return known
     settings = pipeline.settings
     max_shard_bytes = parse_size(settings.execute.max_shard_size)
     planned = plan_recipe(pipeline.recipe_text, pipeline.recipe_origin, hub, max_shard_bytes)
@@ -45,20 +72,27 @@ def prepare_pipeline(pipeline: LoadedPipeline, hub: Hub) -> PreparedPipeline:
     questions = find_questions(settings.evaluate, hub) if evaluated else None
     base = None
     if evaluated and settings.evaluate.base is not None:
-        known = {checkpoint.label: checkpoint for checkpoint in planned.checkpoints}
-        base = known.get(settings.evaluate.base) or open_checkpoint(settings.evaluate.base, hub)
-    repo_id = None
-    if settings.publish.when != "never":
-        name = settings.publish.repo_id
-        # Asking for the user also finds a missing or refused token before hours of work.
-        user = hub.whoami()
-        sources = planned.plan.sources
-        require_publishable([source.license for source in sources], is_public=not settings.publish.private)
-        repo_id = name if "/" in name else f"{user}/{name}"
-    return PreparedPipeline(pipeline, planned, base, questions, repo_id)
+        known_checkpoints = {checkpoint.label: checkpoint for checkpoint in planned.checkpoints}
+        base = known_checkpoints.get(settings.evaluate.base) or open_checkpoint(settings.evaluate.base, hub)
+    prepared = PreparedPipeline(pipeline, planned, base, questions, _repo_id(pipeline, planned, hub))
+    loads_models = evaluated or bool(settings.sample.prompts)
+    if settings.execute.device.startswith("cuda") and (settings.execute.engine == "threads" or loads_models):
+        _ = prepared.devices  # a GPU that is not there is said now
+    return prepared
 
 
-def find_questions(wanted: Evaluate, hub: Hub) -> Path | PinnedRepository | None:
+def _repo_id(pipeline: LoadedPipeline, planned: PlannedMerge, hub: Hub) -> str | None:
+    """Return where the merge will be published, once its token and the sources' licences allow it."""
+    publish = pipeline.settings.publish
+    if publish.when == "never":
+        return None
+    # Asking for the user also finds a missing or refused token before hours of work.
+    user = hub.whoami()
+    require_publishable([source.license for source in planned.plan.sources], is_public=not publish.private)
+    return publish.repo_id if "/" in publish.repo_id else f"{user}/{publish.repo_id}"
+
+
+def find_questions(evaluate: Evaluate, hub: Hub) -> Path | PinnedRepository | None:
     """Find the questions to be asked: a local file or directory, or a dataset repository on the Hub.
 
     Returns:
@@ -67,11 +101,11 @@ def find_questions(wanted: Evaluate, hub: Hub) -> Path | PinnedRepository | None
     Raises:
         InputError: If an lm-eval task or its questions do not exist, or a question on this machine cannot be asked.
     """
-    tasks = [find_lm_eval_task(name) for name in wanted.tasks]
-    place = None if wanted.dataset is None else _place_of(wanted.dataset, hub)
+    tasks = [find_lm_eval_task(name) for name in evaluate.tasks]
+    place = None if evaluate.dataset is None else _place_of(evaluate.dataset, hub)
     if not isinstance(place, PinnedRepository):
         for task in tasks:
-            check_breakdown(task_questions(task, place, wanted.dataset), wanted.breakdown, wanted.limit)
+            check_breakdown(task_questions(task, place, evaluate.dataset), evaluate.breakdown, evaluate.limit)
     return place
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline tells others of its merge: the files published beside it, its pages, its record for MLflow."""
+"""What MLflow is told of a pipeline's merge."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mergeline.evaluation.questions.prompts import question_prompts
-from mergeline.evaluation.report.html_report import render_report
-from mergeline.evaluation.report.public_report import public_json
 from mergeline.evaluation.results import EvaluationReport, Sample
-from mergeline.evaluation.summaries import GeometryCell
 from mergeline.merge.geometry import GEOMETRY_NAME, TensorGeometry, distances, geometry_lines, read_geometry
 from mergeline.merge.merging import MergedModel
-from mergeline.pipeline.preflight import PreparedPipeline, fetch_questions
+from mergeline.pipeline.preflight import PreparedPipeline
+from mergeline.pipeline.published_files import model_card, report_pages
 from mergeline.pipeline.stage_clock import StageClock, peak_memory_bytes
 from mergeline.plan.merge_plan import MergePlan
 from mergeline.plan.plan_file import plan_json
-from mergeline.publish.card import render_card
 from mergeline.publish.publication import Publication
 from mergeline.recipe.parameters import flat_parameters
 from mergeline.recipe.recipe import read_recipe
 from mergeline.sources.hub import Hub
-from mergeline.support.durable import write_whole
-from mergeline.support.state import state_directory
 from mergeline.tracking.record import MergeRecord
 from mergeline.tracking.runs import TrackedRun
 from mergeline.tracking.store import TrackingSettings
-from mergeline.tracking.summary import evaluation_folder, run_name, short_labels
+from mergeline.tracking.summary import run_name, short_labels
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -47,74 +41,19 @@ def tracked_name(prepared: PreparedPipeline) -> str:
     )
 
 
-def manifest_links(prefect: Mapping[str, str], run: TrackedRun | None, settings: TrackingSettings) -> dict[str, str]:
+def manifest_links(tags: Mapping[str, str], run: TrackedRun | None, settings: TrackingSettings) -> dict[str, str]:
     """Return what the manifest, which is published, says of the merge's other records.
 
     Args:
-        prefect: Tags that name the Prefect flow run.
+        tags: What names the run, e.g. ``prefect.flow_run_id``.
         run: The merge's run, if MLflow answered when it was opened.
         settings: The store it is in; that of one machine's disk is not named.
     """
-    links = {key.replace(".", "_"): value for key, value in prefect.items()}
+    links = {key.replace(".", "_"): value for key, value in tags.items()}
     links["mlflow_experiment"] = settings.experiment
     if run is not None:
         links |= {"mlflow_run_id": run.run_id} | ({"mlflow_run_url": run.url} if run.url else {})
     return links
-
-
-def published_files(
-    prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
-) -> dict[str, bytes]:
-    """Return what is published beside the model: its card, and every answer behind the scores."""
-    files = {"README.md": model_card(prepared, merged, reports, samples).encode()}
-    for report in reports:
-        files[f"eval/{report.merge.settings.task}.json"] = public_json(report).encode()
-    return files
-
-
-def model_card(
-    prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
-) -> str:
-    """Return the merge's model card, the same however often it is made."""
-    name = prepared.repo_id or prepared.pipeline.settings.name
-    recipe_text = prepared.planned.recipe_text
-    return render_card(merged.manifest, recipe_text, name=name, evaluations=reports, samples=samples)
-
-
-def report_pages(
-    prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
-) -> dict[str, str]:
-    """Return one self-contained HTML page per lm-eval task, and keep it beside the merge's other records."""
-    if not reports:
-        return {}
-    geometry = read_geometry(merged.directory)
-    cells = [GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None]
-    questions = fetch_questions(prepared.questions, Hub())
-    pages = {
-        f"{evaluation_folder(report)}/report.html": render_report(
-            report,
-            samples=samples,
-            recipe_text=prepared.planned.recipe_text,
-            manifest=merged.manifest,
-            prompts=question_prompts(report.merge.settings, questions),
-            geometry=cells,
-        )
-        for report in reports
-    }
-    for name, page in pages.items():
-        path = _reports_folder(merged.directory) / Path(name).parent.name / "report.html"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page)
-    return pages
-
-
-def report_files(directory: Path) -> list[Path]:
-    """Return the pages kept on this machine of a merge's evaluations, one per lm-eval task."""
-    return sorted(_reports_folder(directory).glob("*/report.html"))
-
-
-def _reports_folder(directory: Path) -> Path:
-    return state_directory() / "reports" / directory.name
 
 
 def merge_record(
@@ -125,7 +64,7 @@ def merge_record(
     publication: Publication | None,
     *,
     clock: StageClock,
-    prefect: Mapping[str, str],
+    tags: Mapping[str, str],
 ) -> MergeRecord:
     """Return everything MLflow is told of a finished pipeline.
 
@@ -136,7 +75,7 @@ def merge_record(
         samples: What the models wrote.
         publication: Where it is on the Hub, if it was let go.
         clock: What its stages took.
-        prefect: Tags that name the Prefect flow run.
+        tags: What names the run, e.g. ``prefect.flow_run_id``.
     """
     manifest, planned = merged.manifest, prepared.planned
     settings, geometry = prepared.pipeline.settings, read_geometry(merged.directory)
@@ -156,7 +95,7 @@ def merge_record(
         measurements=_measurements(merged, clock),
         reports=tuple(reports),
         samples=tuple(samples),
-        tags=dict(prefect) | ({"mlflow.source.git.commit": commit} if commit else {}),
+        tags=dict(tags) | ({"mlflow.source.git.commit": commit} if commit else {}),
         pages=report_pages(prepared, merged, reports, samples) | card,
         hub_url=Hub().url,
         base=None if prepared.base is None else prepared.base.record,

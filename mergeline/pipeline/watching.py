@@ -14,7 +14,7 @@ from mergeline.recipe.recipe import read_recipe
 from mergeline.sources.hub import Hub
 from mergeline.support.digests import digest
 from mergeline.support.durable import exclusive, write_whole
-from mergeline.support.state import state_directory
+from mergeline.support.state import state_folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -42,7 +42,7 @@ def look(pipeline: LoadedPipeline, hub: Hub) -> Generator[Look]:
         RepositoryError: If a source is gone.
         HubError: If the Hub does not answer.
     """
-    record = state_directory() / "watched" / f"{pipeline.settings.name}.json"
+    record = state_folder("watched") / f"{pipeline.settings.name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(record.with_suffix(".lock"), f"watching {pipeline.settings.name}"):
         seen: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mergeline.errors import MergelineError, OutputError, TrackingError
 from mergeline.support.digests import digest
 from mergeline.support.durable import in_turn, sync_directory, write_whole
-from mergeline.support.state import state_directory
+from mergeline.support.state import state_folder
 from mergeline.tracking.record import MergeRecord, parse_record, record_json
 from mergeline.tracking.runs import TrackedRun, record_merge
 from mergeline.tracking.store import PATIENCE_SECONDS, TrackingSettings
@@ -49,7 +49,7 @@ class Replayed:
 
 def outbox_directory() -> Path:
     """Return where records wait; it may not exist yet."""
-    return state_directory() / "tracking"
+    return state_folder("tracking")
 
 
 def keep_record(settings: TrackingSettings, record: MergeRecord) -> Path:

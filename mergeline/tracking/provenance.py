@@ -13,7 +13,7 @@ from mergeline.sources.checkpoint import open_checkpoint
 from mergeline.sources.hub import Hub
 from mergeline.sources.identity import SourceRecord
 from mergeline.sources.repository import PinnedRepository
-from mergeline.support.state import state_directory
+from mergeline.support.state import state_folder
 from mergeline.tracking.search import RecordedMerge, merge_of_run, merges_of_plan, merges_of_source
 from mergeline.tracking.store import TrackingSettings
 from mergeline.tracking.summary import source_key
@@ -111,7 +111,7 @@ def descendants(source: str, hub: Hub, uri: str) -> list[Descendant]:
     key = source if _COMMIT.fullmatch(source) else source_key(open_checkpoint(source, hub).record)
     labels: dict[str, str] = {}
     places: dict[str, list[Path]] = {}
-    for path in sorted((state_directory() / "merges").glob(f"*/{MANIFEST_NAME}")):
+    for path in sorted(state_folder("merges").glob(f"*/{MANIFEST_NAME}")):
         manifest = parse_manifest(path.read_bytes(), str(path))
         for used in manifest.sources:
             if source_key(used) == key:

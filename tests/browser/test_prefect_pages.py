@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, ModelCard
 from playwright.sync_api import Locator, Page, expect
 
 from deployments.local.demo import TOKEN
-from flows.merge_model import EXAMPLE_RECIPE
+from flows.form import EXAMPLE_RECIPE
 from mergeline.cli.command_line import main
 from tests.browser.conftest import CHROMIUM, PATIENCE_MS
 from tests.postgres import PostgresCluster, programs, running_cluster

@@ -2,7 +2,7 @@ import pytest
 
 from mergeline.errors import PipelineError
 from mergeline.evaluation.compare.comparison import report
-from mergeline.pipeline.language import read_form
+from mergeline.pipeline.form import read_form, to_form
 from mergeline.publish.gate import Decision, decide
 
 RECIPE = """\
@@ -73,14 +73,14 @@ def form(**changes):
         "recipe": RECIPE, "name": "merge", "tasks": ["spartqa_train"], "limit": None, "publish": "never",
         "repo_id": "owner/merge", "private": True, "device": "auto", "more": "",
     }  # fmt: skip
-    return read_form(**fields | changes)
+    return read_form(fields | changes)
 
 
 @pytest.mark.parametrize("when", ["after_approval", "not_worse_than_parents", "better_than_parents"])
 def test_every_policy_can_be_asked_for(when):
     pipeline = form(publish=when)
     assert pipeline.settings.publish.when == when
-    assert read_form(**pipeline.as_form()) == pipeline
+    assert read_form(to_form(pipeline)) == pipeline
 
 
 @pytest.mark.parametrize("when", ["not_worse_than_parents", "better_than_parents"])
@@ -93,7 +93,7 @@ def test_engine_margin_and_breakdown_survive_the_form():
     pipeline = form(more="evaluate: {engine: fast, margin: 0.01, breakdown: [relation]}")
     wanted = pipeline.settings.evaluate
     assert (wanted.engine, wanted.margin, wanted.breakdown) == ("fast", 0.01, ("relation",))
-    assert read_form(**pipeline.as_form()) == pipeline
+    assert read_form(to_form(pipeline)) == pipeline
 
 
 def test_an_unknown_engine_is_refused():

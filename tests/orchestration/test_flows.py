@@ -34,13 +34,15 @@ from safetensors.torch import save_file
 from deployments.local.demo import TOKEN, fill
 from deployments.local.hub import LocalHub
 from flows.evaluate_model import evaluate_model
-from flows.merge_and_evaluate import PipelineResult, describe_result, merge_and_evaluate, result_json
-from flows.merge_model import EXAMPLE_RECIPE, merge_model
+from flows.form import EXAMPLE_RECIPE
+from flows.merge_and_evaluate import merge_and_evaluate
+from flows.merge_model import merge_model
 from mergeline.cli.command_line import main
 from mergeline.errors import InputError, MergeError
 from mergeline.merge.manifest import read_manifest
 from mergeline.merge.merging import merge_recipe
 from mergeline.merge.verification import verify_directory
+from mergeline.pipeline.run import PipelineResult, describe_result, result_json
 from mergeline.sources.hub import Hub
 from mergeline.support.text import parse_size
 from tests.engine.tiny_checkpoints import make_mistral

@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 import pytest
 
+from flows.form import EXAMPLE_RECIPE
 from flows.merge_and_evaluate import EXAMPLE_SETTINGS, merge_and_evaluate
-from flows.merge_model import EXAMPLE_RECIPE
 from mergeline.errors import InputError, PipelineError, RecipeError
-from mergeline.pipeline.language import load_pipeline, read_form
+from mergeline.pipeline.form import read_form, to_form
+from mergeline.pipeline.language import load_pipeline
 from mergeline.publish.policy import PublishWhen
 
 WRONG_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -55,7 +56,7 @@ def test_a_file_may_name_a_device_that_the_form_does_not_offer(tmp_path: Path) -
     recipe = "".join(f"  {line}\n" for line in EXAMPLE_RECIPE.splitlines())
     (tmp_path / "cuda.yaml").write_text(f"name: cuda\nrecipe: |\n{recipe}execute: {{device: 'cuda:1'}}\n")
     pipeline = load_pipeline(tmp_path / "cuda.yaml")
-    assert read_form(**merge_and_evaluate.validate_parameters(pipeline.as_form())).settings == pipeline.settings
+    assert read_form(merge_and_evaluate.validate_parameters(to_form(pipeline))).settings == pipeline.settings
 
 
 def test_the_form_is_what_people_have_learnt_to_fill_in() -> None:
