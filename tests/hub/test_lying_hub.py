@@ -335,7 +335,17 @@ def assert_untouched(treasure: Path) -> None:
     assert {path.name for path in treasure.parent.iterdir()} <= {"treasure", "cache"}
 
 
-ESCAPES = ["{treasure}", "../../../treasure", 'W/"../../../treasure"', '"{treasure}"', '"', "0" * 39, "", "treasure"]
+ESCAPES = [
+    "{treasure}",
+    "../../../treasure",
+    'W/"../../../treasure"',
+    '"{treasure}"',
+    '"',
+    f"../../../{'0' * 64}",
+    "0" * 39,
+    "",
+    "treasure",
+]
 
 
 HEADERS = ["ETag", "X-Linked-ETag", "X-Repo-Commit", "X-Xet-Hash"]
@@ -422,6 +432,13 @@ def test_a_commit_that_is_no_commit_is_refused(commit: object, hub: Hub, local_h
     staged = hub.stage(REPOSITORY, uploads({"config.json": b"{}"}))
     lie(local_hub, "POST .*/commit/", {"commitOid": commit, "commitUrl": f"{hub.url}/{REPOSITORY}/commit/x"})
     assert "as a commit" in refusal(lambda: hub.commit(staged, parent=parent, title="t", description=""))
+
+
+def test_a_refusal_during_an_upload_is_told_as_it_is(hub: Hub, local_hub: LocalHub) -> None:
+    hub.create_repository(REPOSITORY, is_private=True)
+    local_hub.faults.append(Fault("PUT /upload/", status=None, headers={"X-Repo-Commit": "../x"}))
+    text = refusal(lambda: hub.stage(REPOSITORY, uploads({"model.safetensors": WEIGHTS})))
+    assert text.startswith(f"{local_hub.cdn_endpoint}/upload/{SHA256} gives '../x' as a commit")
 
 
 def test_a_file_of_another_commit_is_not_taken(hub: Hub, local_hub: LocalHub, cache: Path) -> None:
