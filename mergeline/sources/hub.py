@@ -7,7 +7,6 @@ import glob
 import hashlib
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from mergeline import __version__
-from mergeline.errors import HubError, RepositoryError, TransientHubError
+from mergeline.errors import RepositoryError, TransientHubError
 from mergeline.sources import hub_failures
+from mergeline.sources.hub_transport import guarded, require_commit
 from mergeline.sources.ranged_read import read_range
 from mergeline.sources.repository import (
     CommitRecord,
@@ -29,7 +29,7 @@ from mergeline.sources.repository import (
     declared_license,
     require_safe_path,
 )
-from mergeline.sources.snapshot import fetch_intact
+from mergeline.sources.snapshot import fetch_intact, require_inside
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -102,9 +102,7 @@ class Hub:
             TransientHubError: The Hub could not be reached or failed, several times.
         """
         info = self._attempt(lambda: self._info(repo_id, revision, kind), repo_id, revision)
-        commit = info.sha or ""
-        if not re.fullmatch(r"[0-9a-f]{40}", commit):
-            raise HubError(f"{self.url} gave no commit for {repo_id}@{revision or 'main'}: found {info.sha!r}.")
+        commit = require_commit(info.sha, f"{self.url} for {repo_id}@{revision or 'main'}")
         files = self._attempt(lambda: self._listing(repo_id, commit, kind), repo_id, revision, attempts=1)
         return PinnedRepository(
             repo_id=repo_id,
@@ -208,7 +206,10 @@ class Hub:
             revision,
             attempts=1,  # the library tries again by itself
         )
-        return tuple(CommitRecord(commit.commit_id, commit.title, commit.message) for commit in history)
+        place = f"The history of {repo_id} at {self.url}"
+        return tuple(
+            CommitRecord(require_commit(commit.commit_id, place), commit.title, commit.message) for commit in history
+        )
 
     def stage(self, repo_id: str, uploads: Sequence[Upload], kind: RepositoryKind = "model") -> StagedFiles:
         """Upload what is large, in parallel; nothing is visible before :meth:`commit`."""
@@ -264,7 +265,7 @@ class Hub:
                 if error.response.status_code == 412:
                     return None
                 raise
-            return made.oid
+            return require_commit(made.oid, f"{self.url}, after a commit to {staged.repo_id},")
 
         return self._attempt(send, staged.repo_id, attempts=1)
 
@@ -277,11 +278,12 @@ class Hub:
         self, call: Callable[[], _T], repo_id: str, revision: str | None = None, attempts: int = hub_failures.ATTEMPTS
     ) -> _T:
         hub_failures.keep_signatures_out_of_logs()
-        return hub_failures.attempt(
-            call,
-            lambda error: hub_failures.explain(error, hub_url=self.url, repo_id=repo_id, revision=revision),
-            attempts,
-        )
+        with guarded(self.url):
+            return hub_failures.attempt(
+                call,
+                lambda error: hub_failures.explain(error, hub_url=self.url, repo_id=repo_id, revision=revision),
+                attempts,
+            )
 
     def _info(self, repo_id: str, revision: str | None, kind: RepositoryKind) -> ModelInfo | DatasetInfo:
         ask = self._api().dataset_info if kind == "dataset" else self._api().model_info
@@ -292,12 +294,11 @@ class Hub:
 
         entries = self._api().list_repo_tree(repo_id, revision=commit, repo_type=kind, recursive=True)
         files = [entry for entry in entries if isinstance(entry, RepoFile)]
-        for file in files:
-            require_safe_path(file.path, repo_id)
         return [RemoteFile(file.path, file.size, file.lfs.sha256 if file.lfs else None) for file in files]
 
     def _snapshot(self, repository: PinnedRepository, paths: Sequence[str], cache_dir: Path | None) -> Path:
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.file_download import repo_folder_name
 
         repo_id, commit, kind = repository.repo_id, repository.commit, repository.kind
         cached = [
@@ -306,6 +307,9 @@ class Hub:
         ]
         if isinstance(cached[0], str) and all(isinstance(path, str) for path in cached):
             return Path(cached[0]).parents[len(PurePosixPath(paths[0]).parts) - 1]
+
+        folder = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=kind)
+        require_inside(folder / "snapshots" / commit, paths)
 
         def fetch() -> Path:
             directory = self._api().snapshot_download(

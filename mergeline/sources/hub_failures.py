@@ -62,6 +62,8 @@ def explain(error: Exception, *, hub_url: str, repo_id: str, revision: str | Non
 
     Classes are told by their names, so that this module imports none of the three.
     """
+    if isinstance(error, MergelineError):
+        return error
     names = {base.__name__ for base in type(error).__mro__}
     status = status_of(error)
     place = f"{repo_id} at {hub_url}"

@@ -27,19 +27,20 @@ def fetch_intact(fetch: Callable[[], Path], files: Sequence[RemoteFile], source:
         source: Where from, for messages.
 
     Raises:
-        HubError: A file arrived damaged twice.
+        HubError: A file arrived damaged twice, or lies outside the cache.
     """
     directory = fetch()
     damaged = _damaged(directory, files)
+    require_inside(directory, [file.path for file in damaged])
     for file in damaged:
         logger.warning("%s: %s is damaged in the cache; fetching it again.", source, file.path)
-        _discard(directory / file.path)
+        _discard(directory, file.path)
     if not damaged:
         return directory
     directory = fetch()
     damaged = _damaged(directory, damaged)
     for file in damaged:
-        _discard(directory / file.path)
+        _discard(directory, file.path)
     if damaged:
         raise HubError(
             f"{source}: {', '.join(file.path for file in damaged)} arrived twice with another size or sha256 than the "
@@ -48,24 +49,50 @@ def fetch_intact(fetch: Callable[[], Path], files: Sequence[RemoteFile], source:
     return directory
 
 
+def require_inside(directory: Path, paths: Sequence[str]) -> None:
+    """Raise HubError if writing a file of a snapshot, or its blob, would follow a link out of the cache."""
+    for path in (*(directory / path for path in paths), directory.parents[1] / "blobs" / "blob"):
+        if not _is_inside(directory, path):
+            raise HubError(
+                f"{path.parent} leads to {path.parent.resolve()}, outside the cache in {directory.parents[1]}; nothing "
+                "was written there. Remove the link and run again."
+            )
+
+
+def _is_inside(directory: Path, path: Path) -> bool:
+    """Whether ``path`` names an entry of the repository's folder of the cache, or of the blobs all repositories share.
+
+    Links on the way to it are followed, those that the entry itself may be are not.
+    """
+    folder, repository = path.parent.resolve(), directory.parents[1].resolve()
+    return folder.is_relative_to(repository) or folder.is_relative_to(directory.parents[2].resolve() / "blobs")
+
+
 def _damaged(directory: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
     with ThreadPoolExecutor(max_workers=4) as pool:
         verdicts = pool.map(_is_intact, repeat(directory), files)
         return [file for file, is_intact in zip(files, verdicts, strict=True) if not is_intact]
 
 
-def _discard(path: Path) -> None:
-    """Remove a file of a snapshot with everything its symbolic links lead to, so that it is fetched anew."""
-    while path.is_symlink():
-        target = path.parent / path.readlink()
-        path.unlink()
+def _discard(directory: Path, name: str) -> None:
+    """Remove a file of a snapshot with the links and the blob it leads to, so that it is fetched anew.
+
+    Nothing outside the cache is removed: where a link leads out, the link goes and its target stays.
+    """
+    path = directory / name
+    while _is_inside(directory, path):
+        target = path.parent / path.readlink() if path.is_symlink() else None
+        path.unlink(missing_ok=True)
+        if target is None:
+            return
         path = target
-    path.unlink(missing_ok=True)
 
 
 def _is_intact(directory: Path, file: RemoteFile) -> bool:
     """Compare a file with what is declared; once found intact it is remembered by size and modification time."""
     path = directory / file.path
+    if not path.is_file():  # the library lists the files anew, and this list may lack it
+        return False
     state = path.stat()
     if state.st_size != file.nbytes:
         return False
@@ -77,7 +104,8 @@ def _is_intact(directory: Path, file: RemoteFile) -> bool:
         return True
     if file_sha256(path) != file.sha256:
         return False
-    with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
-        record.parent.mkdir(exist_ok=True)
-        record.write_text(seen)
+    if not record.is_symlink() and _is_inside(directory, record):
+        with contextlib.suppress(OSError):  # a cache that may only be read is hashed every time
+            record.parent.mkdir(exist_ok=True)
+            record.write_text(seen)
     return True

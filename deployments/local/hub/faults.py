@@ -1,13 +1,13 @@
-"""Failures ordered in advance: the next matching requests are refused, delayed or cut."""
+"""Failures ordered in advance: the next matching requests are refused, delayed, cut or answered with lies."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from deployments.local.hub.messages import Request
+from deployments.local.hub.messages import Answer, Request
 
 _counting = threading.Lock()
 
@@ -17,7 +17,7 @@ class Fault:
     """One ordered failure; add it to :attr:`LocalHub.faults`.
 
     With ``cut_after`` or ``status=None`` the request is served for real (a commit is made, say), and then its answer
-    is cut or late.
+    is cut, late, or changed by ``headers`` and ``body``.
     """
 
     pattern: str
@@ -33,7 +33,9 @@ class Fault:
     delay_seconds: float = 0
     """Wait this long before anything else."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers of the refusal, e.g. ``Retry-After``."""
+    """Headers of the refusal, e.g. ``Retry-After``; with ``status=None``, in place of the real answer's."""
+    body: bytes | None = None
+    """With ``status=None``, in place of the real answer's body."""
 
     @property
     def is_refusal(self) -> bool:
@@ -53,3 +55,9 @@ def fault_for(request: Request, faults: list[Fault]) -> Fault | None:
             fault.times -= 1
             return fault
     return None
+
+
+def changed(answer: Answer, fault: Fault) -> Answer:
+    """Give the real answer with what the fault puts in place of its headers and body."""
+    answer = replace(answer, headers={**answer.headers, **fault.headers})
+    return answer if fault.body is None else replace(answer, body=fault.body, file=None)

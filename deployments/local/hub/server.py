@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal, Self, cast
 from uuid import uuid4
 
 from deployments.local.hub.contents import Contents
-from deployments.local.hub.faults import Fault, fault_for
+from deployments.local.hub.faults import Fault, changed, fault_for
 from deployments.local.hub.messages import Answer, Refusal, Request
 from deployments.local.hub.repositories import Repositories
 from deployments.local.hub.routes import answer_api, answer_cdn
@@ -239,7 +239,8 @@ class _Connection(BaseHTTPRequestHandler):
                 self.listener.stopping.wait(fault.delay_seconds)
             if fault and fault.is_refusal:
                 raise Refusal(fault.status or 503, "A failure that was ordered", headers=fault.headers)
-            return self.listener.answer(site, request)
+            answer = self.listener.answer(site, request)
+            return changed(answer, fault) if fault else answer
         except Refusal as refusal:
             return refusal.answer()
         except ConnectionError:
