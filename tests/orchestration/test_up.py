@@ -255,7 +255,8 @@ def flow_processes(stack: Stack) -> list[psutil.Process]:
 def test_an_interruption_in_the_middle_of_a_run_leaves_no_process(stack: Stack) -> None:
     family = psutil.Process(stack.process.pid).children(recursive=True)
     names = {argument for process in family for argument in process.cmdline()}
-    assert {"deployments.local.hub", "prefect", "mlflow", "deployments.webhook", "cpu", "gpu"} <= names
+    servers = {"deployments.local.hub", "deployments.prefect_server", "mlflow", "deployments.webhook"}
+    assert servers | {"cpu", "gpu"} <= names
     ports = [int(re.findall(r":(\d+)", address)[0]) for address in stack.pages.values()]
     stack.process.send_signal(signal.SIGINT)
     assert stack.process.wait(60) == 0, (stack.folder / "stderr").read_text()
@@ -271,7 +272,7 @@ def test_a_server_that_ends_is_named_and_takes_the_others_along(tmp_path: Path) 
         assert process.poll() is None, (tmp_path / "stderr").read_text()
         for child in psutil.Process(process.pid).children():
             children[child.cmdline()[2].rpartition(".")[2]] = child
-        return {"hub", "prefect", "mlflow"} <= set(children)
+        return {"hub", "prefect_server", "mlflow"} <= set(children)
 
     wait_until(started, "three servers")
     os.kill(children["hub"].pid, signal.SIGKILL)
