@@ -129,7 +129,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     home.mkdir(parents=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "deployments.prefect_server", "--host", "127.0.0.1", "--port", str(port)]
     variables = os.environ | EMBEDDED_SETTINGS | {"PREFECT_HOME": str(home)}
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)

@@ -34,7 +34,7 @@ def prefect(port: int) -> Program:
     """Return a Prefect server on the database that ``mergeline run`` writes."""
     port = free_port(port)
     address = f"http://127.0.0.1:{port}"
-    arguments = ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    arguments = ("-m", "deployments.prefect_server", "--host", "127.0.0.1", "--port", str(port))
     lock = Path(os.environ["PREFECT_HOME"]).expanduser() / "start.lock"
     # Without it the pages ask port 4200, whatever the server's own.
     environment = {"PREFECT_SERVER_UI_API_URL": f"{address}/api"}
@@ -50,6 +50,8 @@ def mlflow(port: int) -> Program:
     assert store.artifacts is not None
     arguments = (
         *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        # MLflow's own choice lets in names such as 10.example.com, which look like addresses.
+        *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
         # Files lie where a pipeline without a server puts them, so that either can go on with the other's runs.
         *("--default-artifact-root", store.artifacts.as_uri(), "--no-serve-artifacts"),
     )

@@ -36,6 +36,8 @@ EMBEDDED_SETTINGS = {
     # In whole seconds: of 0.5 Prefect 3.8 makes 0, and a server that does nothing takes a core.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Prefect's default lets every page in a browser read its answers; its own pages need no leave.
+    "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_LEVEL": "INFO",
     # The client has analytics of its own, which no Prefect setting turns off.
@@ -146,10 +148,11 @@ def _answers(url: str) -> bool:
 
 def _start_server() -> str:
     """Start the embedded server, unless this process has one, and return its API's address."""
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
-    server = SubprocessASGIServer()
+    from flows.guarded_server import GuardedServer
+
+    server = GuardedServer()
     if server.running:
         return server.api_url
     _say("Starting Prefect's embedded server (5 to 15 s; 15 to 60 s with a new database) ...")
@@ -162,7 +165,7 @@ def _start_server() -> str:
     except RuntimeError as error:
         raise RunError(
             f"Prefect's embedded server did not start: {' '.join(str(error).split())} Run again, or start one with "
-            f"`prefect server start` and set PREFECT_API_URL."
+            f"`python -m deployments.prefect_server` and set PREFECT_API_URL."
         ) from error
     assert server.server_process is not None
     _end_with_this_process(server.server_process.pid)

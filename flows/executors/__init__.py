@@ -50,7 +50,7 @@ def require_engine(execute: Execute) -> None:
     if not get_current_settings().api.url:
         raise InputError(
             f"execute.engine: {execute.engine} needs a Prefect server that its workers reach: start one with "
-            "`prefect server start` and set PREFECT_API_URL, or use threads."
+            "`python -m deployments.prefect_server` and set PREFECT_API_URL, or use threads."
         )
     if execute.engine == "ray" and execute.resolved_ray_address is not None:
         require_answer(execute.resolved_ray_address)

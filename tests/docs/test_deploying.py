@@ -21,7 +21,7 @@ from tests.postgres import PostgresCluster, programs
 from tests.stack import ROOT, unused_port, wait_until
 
 DOCUMENT = (ROOT / "docs" / "deploying.md").read_text()
-LASTING = ("prefect server start", "mlflow server", "prefect worker start")
+LASTING = ("deployments.prefect_server", "mlflow server", "prefect worker start")
 """Commands that run until they are ended."""
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import prefect
@@ -16,6 +17,7 @@ from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from deployments.foreign_pages import HOSTS
 from deployments.register import DEPLOYMENTS, POOL_TYPES, POOLS, job_template
 
 FOLDER = DEPLOYMENTS.parent
@@ -113,6 +115,28 @@ def test_every_service_of_compose_has_what_it_names() -> None:
     assert {
         services[name]["environment"]["PREFECT_API_URL"] for name in ("register", "worker-cpu", "worker-gpu-0")
     } == {"http://prefect:4200/api"}
+
+
+def test_every_service_is_a_name_that_its_server_answers_to() -> None:
+    services: dict[str, dict[str, Any]] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+    assert services["prefect"]["command"][:3] == ["python", "-m", "deployments.prefect_server"]
+    called = [
+        service["environment"]["PREFECT_API_URL"]
+        for service in services.values()
+        if "PREFECT_API_URL" in service.get("environment", {})
+    ]
+    assert {urlsplit(url).hostname for url in called} == set(services["prefect"]["environment"][HOSTS].split(","))
+
+
+def test_no_file_starts_prefect_where_every_page_may_call_it() -> None:
+    written = {
+        path: path.read_text()
+        for folder in ("docs", "deployments", "flows", "mergeline", "configs", "benchmarks")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".yaml", ".json", ".sh") or path.name == "Dockerfile"
+    } | {path: path.read_text() for path in (ROOT / "README.md", ROOT / "Makefile")}
+    starts = re.compile(r"prefect\W+server\W+start")
+    assert [path.name for path, text in written.items() if starts.search(text)] == ["prefect_server.py"]
 
 
 def test_the_image_copies_what_there_is() -> None:

@@ -229,6 +229,44 @@ def test_a_failed_flow_is_recorded_and_raises_what_it_raised(migrated_state: Pat
     assert after[1] == {"Completed": before[1]["Completed"], "Failed": 1}
 
 
+ASK = """
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+from flows.embedded import prepare_environment, run_flow
+prepare_environment(Path(sys.argv[1]))
+
+from prefect import flow
+from prefect.server.api.server import SubprocessASGIServer
+
+def answer(headers):
+    server = HTTPConnection("127.0.0.1", SubprocessASGIServer().port, timeout=30)
+    server.request("GET", "/api/flows/name/ask", headers=headers)
+    return server.getresponse().status
+
+@flow
+def ask(requests):
+    return [answer(headers) for headers in requests]
+
+print(run_flow(ask, {"requests": eval(sys.argv[2])}))
+"""
+
+
+@pytest.mark.slow
+def test_the_server_answers_programs_and_no_page(migrated_state: Path) -> None:
+    socket = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    asked: list[dict[str, str]] = [
+        {},
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        socket | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": "http://evil.example"},
+    ]
+    result = python(ASK, str(migrated_state), repr(asked), cwd=migrated_state.parent)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "[200, 403, 403, 403, 403]\n"
+
+
 def server_of(process_id: int) -> int:
     """Return the process of the embedded server that a program has started."""
     children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()

@@ -234,7 +234,7 @@ def test_an_engine_without_a_server_that_others_reach_is_refused(engine: str) ->
         require_engine(Execute.model_validate({"engine": engine}))
     assert str(error.value) == (
         f"execute.engine: {engine} needs a Prefect server that its workers reach: start one with "
-        "`prefect server start` and set PREFECT_API_URL, or use threads."
+        "`python -m deployments.prefect_server` and set PREFECT_API_URL, or use threads."
     )
 
 

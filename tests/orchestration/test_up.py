@@ -111,6 +111,33 @@ def test_every_address_printed_answers_on_this_machine_alone(stack: Stack) -> No
     assert listening == {"127.0.0.1"}
 
 
+def status(address: str, body: bytes | None = None, **headers: str) -> int:
+    request = Request(address, body, {"Content-Type": "application/json"} | headers)
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    ("program", "path", "body"),
+    [
+        ("prefect", "api/flows/filter", b"{}"),
+        ("mlflow", "api/2.0/mlflow/experiments/search", b'{"max_results": 1}'),
+        ("hub", "api/models/mergeline-demo/clock/paths-info/main", b'{"paths": []}'),
+    ],
+)
+def test_every_server_refuses_other_sites_pages(stack: Stack, program: str, path: str, body: bytes) -> None:
+    address = f"{re.findall('http://[^/]+', stack.pages[program])[0]}/{path}"
+    assert status(address, body) == 200
+    # MLflow's own choice of hosts would let in the second.
+    for host in ("evil.example", "10.evil.example", "192.168.evil.example:80"):
+        assert status(address, body, Host=host) == 403, host
+    for origin in ("http://evil.example", "null"):
+        assert status(address, body, Origin=origin) == 403, origin
+
+
 def test_deployments_are_those_of_the_file(stack: Stack) -> None:
     described = {each["name"]: each for each in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]}
     for name in deployment_names():
@@ -255,7 +282,8 @@ def flow_processes(stack: Stack) -> list[psutil.Process]:
 def test_an_interruption_in_the_middle_of_a_run_leaves_no_process(stack: Stack) -> None:
     family = psutil.Process(stack.process.pid).children(recursive=True)
     names = {argument for process in family for argument in process.cmdline()}
-    assert {"deployments.local.hub", "prefect", "mlflow", "deployments.webhook", "cpu", "gpu"} <= names
+    servers = {"deployments.local.hub", "deployments.prefect_server", "mlflow", "deployments.webhook"}
+    assert servers | {"cpu", "gpu"} <= names
     ports = [int(re.findall(r":(\d+)", address)[0]) for address in stack.pages.values()]
     stack.process.send_signal(signal.SIGINT)
     assert stack.process.wait(60) == 0, (stack.folder / "stderr").read_text()
@@ -271,7 +299,7 @@ def test_a_server_that_ends_is_named_and_takes_the_others_along(tmp_path: Path) 
         assert process.poll() is None, (tmp_path / "stderr").read_text()
         for child in psutil.Process(process.pid).children():
             children[child.cmdline()[2].rpartition(".")[2]] = child
-        return {"hub", "prefect", "mlflow"} <= set(children)
+        return {"hub", "prefect_server", "mlflow"} <= set(children)
 
     wait_until(started, "three servers")
     os.kill(children["hub"].pid, signal.SIGKILL)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self, cast
 from uuid import uuid4
 
+from deployments.foreign_pages import reason_to_refuse
 from deployments.local.hub.contents import Contents
 from deployments.local.hub.faults import Fault, changed, fault_for
 from deployments.local.hub.messages import Answer, Refusal, Request
@@ -235,6 +236,9 @@ class _Connection(BaseHTTPRequestHandler):
         site = self.listener.site
         assert site is not None, "a listener serves only once it has its site"
         try:
+            # Its token is known to everybody: no page that a browser shows may use it.
+            if reason := reason_to_refuse(request.method, request.headers):
+                raise Refusal(403, reason)
             if fault and fault.delay_seconds:
                 self.listener.stopping.wait(fault.delay_seconds)
             if fault and fault.is_refusal:

@@ -1,0 +1,32 @@
+"""Prefect's embedded server, closed to the pages that a person's browser has open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
+
+ROOT = Path(__file__).parents[1]
+
+
+class GuardedServer(SubprocessASGIServer):
+    """The server that Prefect starts in a process of its own, with our application in place of Prefect's.
+
+    Prefect keeps one such server per process and asks for it by its own class: it gets this one, once it is there.
+    """
+
+    def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+        command = [sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT)]
+        application = ["--factory", "deployments.prefect_server:create_app", "--lifespan", "on"]
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error"]
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        return subprocess.Popen(
+            [*command, *application, *address],
+            # Without the pages, whose files would be copied first.
+            env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"} | settings,
+        )
