@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.checkpoints import SHAPES, write_checkpoint
 from mergeline.cli.command_line import main
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]
 GOOD = "merge_method: slerp\nbase_model: a\nmodels:\n  - model: a\n  - model: b\nparameters:\n  t: 0.5\n"
