@@ -123,12 +123,6 @@ def test_help_and_plan_import_neither_torch_nor_prefect(arguments: list[str], wo
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_of_the_engine_imports_prefect() -> None:
-    for path in (ROOT / "mergeline").rglob("*.py"):
-        assert "import prefect" not in path.read_text()
-        assert "from prefect" not in path.read_text()
-
-
 @pytest.fixture
 def seven_billion(tmp_path: Path) -> Path:
     """Sparse files of the mission's true shapes: one parent bfloat16, one float16 with two rows more."""
