@@ -1,12 +1,14 @@
-.PHONY: help setup demo test check up lock clean
+.PHONY: help setup demo test test-fast check up lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Two halves, one with everything that starts servers: see tests/conftest.py.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
+# No server is started, and nothing of one imported: see tests/fixtures/fast_lane.py.
+FAST := tests/recipe tests/plan tests/methods tests/merge tests/cli tests/evaluation/test_statistics.py tests/evaluation/test_false_alarms.py tests/test_layers.py
 
 help:  ## what can be done
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 setup: .venv/ready  ## make .venv with the locked versions
 
@@ -24,6 +26,9 @@ up: setup  ## Prefect, MLflow, workers and the demonstration's Hub, in the brows
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+test-fast: setup  ## the engine's tests alone, in less than a minute
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" -p tests.fixtures.fast_lane $(FAST)
 
 check: setup  ## lint, types and tests, as before a commit
 	$(BIN)/ruff check .

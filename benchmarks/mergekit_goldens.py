@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 
 from benchmarks.golden_cases import INPUTS, SHAPE, GoldenCase, golden_cases
 from benchmarks.mergekit_environment import installed_versions
-from tests.engine.tiny_checkpoints import make_mistral, mistral_tensors, tensors_sha256
+from tests.builders.tiny_checkpoints import make_mistral, mistral_tensors, tensors_sha256
 
 PACKAGES = ("mergekit", "torch", "safetensors", "numpy", "transformers")
 OPTIONS = ["--no-copy-tokenizer", "--no-write-model-card", "--random-seed", "0", "--quiet"]
@@ -31,8 +31,8 @@ OPTIONS = ["--no-copy-tokenizer", "--no-write-model-card", "--random-seed", "0",
 README = """# Golden merges
 
 What mergekit {mergekit} wrote for {count} merges of tiny Mistral-shaped checkpoints, as independent truth for
-`tests/engine/test_mergekit_agreement.py`. Only mergekit's results are kept: the checkpoints that went in are made again
-from their seeds by `tests/engine/tiny_checkpoints.py`, and the test compares their sha256 with `goldens.json` first.
+`tests/merge/test_mergekit_agreement.py`. Only mergekit's results are kept: the checkpoints that went in are made again
+from their seeds by `tests/builders/tiny_checkpoints.py`, and the test compares their sha256 with `goldens.json` first.
 
 | | |
 |---|---|

@@ -2,14 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flows.embedded import prepare_environment
-from tests.mlflow_server import MlflowServer
-from tests.postgres import PostgresCluster, programs, running_cluster
+pytest_plugins = ["tests.fixtures.hub", "tests.fixtures.servers"]
 
 _HF_HOME, _STATE = (tempfile.TemporaryDirectory(prefix="mergeline-tests-") for _ in range(2))
 
@@ -27,10 +24,10 @@ os.environ |= {
 # Neither a developer's Prefect server nor ~/.prefect is to be touched.
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
-prepare_environment(Path(_STATE.name))
+os.environ["PREFECT_HOME"] = str(Path(_STATE.name) / "prefect")
 
 
-_SERVER_ROOMS = {"browser", "orchestration"}
+_SERVER_FOLDERS = {"browser", "deployments", "orchestration", "tracking"}
 
 
 # First: pytest-xdist reads the groups when its own turn comes.
@@ -38,26 +35,10 @@ _SERVER_ROOMS = {"browser", "orchestration"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Part the tests into two halves for two processes: servers that look for a free port must not look at once."""
     for item in items:
-        room = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("servers" if room in _SERVER_ROOMS else "engine"))
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group("servers" if folder in _SERVER_FOLDERS else "engine"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     _HF_HOME.cleanup()
     _STATE.cleanup()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresCluster]:
-    """A PostgreSQL server without databases; each test makes its own."""
-    if programs() is None:
-        pytest.skip("needs PostgreSQL's server (Debian: apt-get install postgresql)")
-    with running_cluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """An MLflow server on SQLite; a test that ends it starts it again."""
-    with MlflowServer(tmp_path_factory.mktemp("mlflow-server")) as server:
-        yield server

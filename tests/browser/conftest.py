@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+import tests.fixtures.prefect_settings  # noqa: F401
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 ARGUMENTS = (

@@ -13,8 +13,8 @@ from deployments.local.demo import TOKEN, fill
 from deployments.local.hub import LocalHub
 from mergeline.tracking.runs import TrackedRun
 from mergeline.tracking.store import TrackingSettings
-from tests.merge_family import record_family
-from tests.mlflow_server import MlflowServer
+from tests.builders.merge_family import record_family
+from tests.servers.mlflow_server import MlflowServer
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,8 +17,8 @@ from deployments.local.demo import TOKEN
 from flows.form import EXAMPLE_RECIPE
 from mergeline.cli.command_line import main
 from tests.browser.conftest import CHROMIUM, PATIENCE_MS
-from tests.postgres import PostgresCluster, programs, running_cluster
-from tests.stack import PATIENCE_SECONDS, QUICK, Stack, running_stack, wait_until
+from tests.servers.postgres import PostgresCluster, programs, running_cluster
+from tests.servers.stack import PATIENCE_SECONDS, QUICK, Stack, running_stack, wait_until
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,8 +17,8 @@ from deployments.local.demo import TOKEN
 from deployments.local.hub import LocalHub
 from deployments.programs import answers
 from mergeline.cli.command_line import _parser
-from tests.postgres import PostgresCluster, programs
-from tests.stack import ROOT, unused_port, wait_until
+from tests.servers.postgres import PostgresCluster, programs
+from tests.servers.stack import ROOT, unused_port, wait_until
 
 DOCUMENT = (ROOT / "docs" / "deploying.md").read_text()
 LASTING = ("deployments.prefect_server", "mlflow server", "prefect worker start")

@@ -13,8 +13,8 @@ from mergeline.merge.merging import merge_recipe
 from mergeline.merge.shard import Resources
 from mergeline.methods import METHODS
 from mergeline.sources.hub import Hub
-from tests.engine.test_methods import PARAMETERS
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
+from tests.methods.test_methods import PARAMETERS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

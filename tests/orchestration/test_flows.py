@@ -45,8 +45,8 @@ from mergeline.merge.verification import verify_directory
 from mergeline.pipeline.run import PipelineResult, describe_result, result_json
 from mergeline.sources.hub import Hub
 from mergeline.support.text import parse_size
-from tests.engine.tiny_checkpoints import make_mistral
-from tests.mlflow_server import MlflowServer
+from tests.builders.tiny_checkpoints import make_mistral
+from tests.servers.mlflow_server import MlflowServer
 
 pytestmark = [
     pytest.mark.slow,

@@ -24,7 +24,7 @@ from deployments.local.demo import TOKEN, environment, fill
 from deployments.local.hub import LocalHub
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
 from mergeline.plan.plan_file import PLAN_NAME, read_plan
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import mergeline
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "merge_method: slerp\nbase_model: a\nmodels:\n  - model: a\n  - model: b\nparameters:\n  t: 0.5\n"

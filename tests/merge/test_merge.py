@@ -27,7 +27,7 @@ from mergeline.plan.merge_plan import TensorPlan
 from mergeline.plan.planning import plan_recipe
 from mergeline.sources.checkpoint import open_checkpoint
 from mergeline.sources.hub import Hub
-from tests.engine.tiny_checkpoints import make_mistral, mistral_tensors
+from tests.builders.tiny_checkpoints import make_mistral, mistral_tensors
 
 SLERP = "merge_method: slerp\nbase_model: {a}\nmodels:\n  - model: {a}\n  - model: {b}\nparameters: {{t: {t}}}\n"
 

@@ -19,7 +19,7 @@ from mergeline.merge.workspace import open_workspace
 from mergeline.plan.planning import PlannedMerge, plan_recipe
 from mergeline.sources.hub import Hub
 from mergeline.support.durable import exclusive, is_held, shared
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 pytestmark = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="sees who waits for a lock in /proc/locks")
 

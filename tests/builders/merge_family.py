@@ -17,7 +17,7 @@ from mergeline.sources.hub import Hub
 from mergeline.tracking.runs import TrackedRun, record_merge
 from mergeline.tracking.store import TrackingSettings
 
-RECIPE = (Path(__file__).parents[1] / "configs" / "merges" / "demo-slerp.yaml").read_text()
+RECIPE = (Path(__file__).parents[2] / "configs" / "merges" / "demo-slerp.yaml").read_text()
 
 MORE = "evaluate: {dataset: mergeline-demo/spartqa-directions}"
 

@@ -30,7 +30,7 @@ from deployments.programs import free_port
 from deployments.register import DEPLOYMENTS, deployment_names
 from deployments.stack import workers
 from flows.form import EXAMPLE_RECIPE
-from tests.stack import QUICK, ROOT, Stack, running_stack, start, wait_until
+from tests.servers.stack import QUICK, ROOT, Stack, running_stack, start, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

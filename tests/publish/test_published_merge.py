@@ -19,7 +19,7 @@ from mergeline.merge.verification import verify_model
 from mergeline.plan.plan_file import PLAN_NAME
 from mergeline.publish.publication import publish_directory
 from mergeline.sources.hub import Hub
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 REPOSITORY = "mergeline/merged"
 RECIPE = """\

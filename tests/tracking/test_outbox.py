@@ -16,8 +16,8 @@ from mergeline.tracking import outbox, store
 from mergeline.tracking.outbox import keep_record, send_record, waiting_records
 from mergeline.tracking.runs import open_run
 from mergeline.tracking.store import TrackingSettings
-from tests.mlflow_server import MlflowServer
-from tests.tracking_records import EXPERIMENT, PLAN, client_of, manifest, merge_record
+from tests.builders.tracking_records import EXPERIMENT, PLAN, client_of, manifest, merge_record
+from tests.servers.mlflow_server import MlflowServer
 
 NOWHERE = "http://ada:correct-horse@127.0.0.1:9"
 

@@ -19,8 +19,8 @@ from mergeline.methods._kernels.random_stream import RandomStream
 from mergeline.methods._kernels.selection import Largest
 from mergeline.plan.memory import StreamSizes, working_set_nbytes
 from mergeline.sources.hub import Hub
-from tests.engine.merge_reference import keep_by_size
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.merge_reference import keep_by_size
+from tests.builders.tiny_checkpoints import make_mistral
 
 PARAMETERS = {
     "slerp": "t: 0.3",

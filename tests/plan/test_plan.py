@@ -14,7 +14,7 @@ from mergeline.plan.plan_file import plan_json, read_plan
 from mergeline.plan.planning import plan_merge
 from mergeline.recipe.recipe import read_recipe
 from mergeline.sources.checkpoint import open_checkpoint
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 SLERP = "merge_method: slerp\nbase_model: {a}\nmodels:\n  - model: {a}\n  - model: {b}\nparameters: {{t: 0.5}}\n"
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SERVERS = ("prefect", "mlflow", "hub", "webhook")
 START_SECONDS = 280
 PATIENCE_SECONDS = 150.0

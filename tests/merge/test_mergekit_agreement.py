@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mergeline.cli.command_line import main
 from mergeline.methods import METHODS
-from tests.engine.merge_reference import merge_in_float64
-from tests.engine.tiny_checkpoints import make_mistral, mistral_tensors, tensors_sha256
+from tests.builders.merge_reference import merge_in_float64
+from tests.builders.tiny_checkpoints import make_mistral, mistral_tensors, tensors_sha256
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDENS: dict[str, Any] = json.loads((GOLDEN / "goldens.json").read_text())

@@ -13,7 +13,7 @@ from mergeline.cli.command_line import main
 from mergeline.merge.manifest import Manifest
 from mergeline.tracking.runs import record_merge
 from mergeline.tracking.store import TrackingSettings
-from tests.tracking_records import PLAN, manifest, merge_record
+from tests.builders.tracking_records import PLAN, manifest, merge_record
 
 RUN = "0123456789abcdef" * 2
 

@@ -10,7 +10,7 @@ from mergeline.publish.publication import Publication
 from mergeline.sources.identity import SourceRecord
 from mergeline.tracking.runs import TrackedRun, record_merge
 from mergeline.tracking.store import TrackingSettings
-from tests.tracking_records import HUB, PARENTS, answering, client_of, manifest, merge_record
+from tests.builders.tracking_records import HUB, PARENTS, answering, client_of, manifest, merge_record
 
 FAMILY = "mergeline-demo"
 

@@ -33,7 +33,7 @@ from mergeline.merge.merging import merge_recipe
 from mergeline.pipeline.language import Execute
 from mergeline.sources.hub import Hub
 from mergeline.support.text import parse_size
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]
 SHARD_SIZE = "8MB"

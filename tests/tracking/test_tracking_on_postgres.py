@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from mergeline.tracking.store import TrackingSettings
-from tests.mlflow_server import MlflowServer
-from tests.postgres import PostgresCluster
-from tests.tracking_records import EXPERIMENT, client_of
+from tests.builders.tracking_records import EXPERIMENT, client_of
+from tests.servers.mlflow_server import MlflowServer
+from tests.servers.postgres import PostgresCluster
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ RECORD = """
 import sys
 from mergeline.publish import Publication
 from mergeline.tracking import TrackingSettings, keep_record, open_run, send_record
-from tests.tracking_records import EXPERIMENT, HUB, evaluation, manifest, merge_record, report
+from tests.builders.tracking_records import EXPERIMENT, HUB, evaluation, manifest, merge_record, report
 from dataclasses import replace
 
 uri, pipeline, count, token = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -19,8 +19,7 @@ from mergeline.errors import TrackingError, TrackingInputError
 from mergeline.sources.identity import SourceRecord
 from mergeline.tracking.runs import TrackedRun, fail_run, open_run, record_merge
 from mergeline.tracking.store import TrackingSettings
-from tests.mlflow_server import MlflowServer
-from tests.tracking_records import (
+from tests.builders.tracking_records import (
     EXPERIMENT,
     PLAN,
     RECIPE,
@@ -32,6 +31,7 @@ from tests.tracking_records import (
     of_task,
     report,
 )
+from tests.servers.mlflow_server import MlflowServer
 
 
 def track(settings: TrackingSettings, **changes: Any) -> TrackedRun:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.checkpoints import SHAPES, write_checkpoint
 from mergeline.cli.command_line import main
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 ROOT = Path(__file__).parents[2]
 GOOD = "merge_method: slerp\nbase_model: a\nmodels:\n  - model: a\n  - model: b\nparameters:\n  t: 0.5\n"
@@ -121,12 +121,6 @@ def test_help_and_plan_import_neither_torch_nor_prefect(arguments: list[str], wo
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workplace)
     assert done.returncode == 0, done.stderr
-
-
-def test_no_module_of_the_engine_imports_prefect() -> None:
-    for path in (ROOT / "mergeline").rglob("*.py"):
-        assert "import prefect" not in path.read_text()
-        assert "from prefect" not in path.read_text()
 
 
 @pytest.fixture

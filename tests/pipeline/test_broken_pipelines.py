@@ -14,7 +14,7 @@ import yaml
 from deployments.local.demo import TOKEN
 from deployments.local.hub import LocalHub
 from mergeline.cli.command_line import main
-from tests.engine.tiny_checkpoints import make_mistral
+from tests.builders.tiny_checkpoints import make_mistral
 
 RECIPE = "merge_method: slerp\nbase_model: a\nmodels:\n  - model: a\n  - model: b\nparameters:\n  t: 0.5\n"
 
