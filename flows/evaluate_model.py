@@ -8,14 +8,12 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.report.tables import report_text
-from mergeline.evaluation.results import MARGIN, EvaluationReport, EvaluationSettings
+from mergeline.evaluation.results import EvaluationReport, EvaluationSettings
 from mergeline.merge.devices import choose_devices
-from mergeline.pipeline.language import Evaluate
+from mergeline.pipeline.language import MARGIN, Evaluate
 from mergeline.pipeline.preflight import find_questions
 from mergeline.sources.checkpoint import open_checkpoint
 from mergeline.sources.hub import Hub
@@ -84,12 +82,7 @@ def score(
         margin: Accuracy that may be lost and still count as not worse.
         columns: Of the questions, to break accuracy down by; None: those with few values.
     """
-    # A Hub's questions are here only now; a column that they lack must not cost hours first.
-    check_breakdown(
-        task_questions(find_lm_eval_task(settings.task), questions, settings.dataset), columns, settings.limit
-    )
-    *references, merge = evaluate(models, settings, questions, time_limit_minutes)
-    base = references[0] if base_count else None
-    report = comparison.report(merge, references[base_count:], base, margin=margin, columns=columns)
-    create_markdown_artifact(report_text(report), key="evaluation", description=f"{settings.task}: {merge.label}")
+    task_questions = read_questions(settings.task, questions, settings.dataset)
+    report = evaluate(models, settings, task_questions, time_limit_minutes, base_count, margin, columns)
+    create_markdown_artifact(report_text(report), key="evaluation", description=f"{settings.task}: {models[-1].label}")
     return report

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.results import EvaluationSettings
 from mergeline.merge.merging import merge_recipe
 from mergeline.pipeline.language import read_form
@@ -48,12 +49,12 @@ def record_family(
     evaluations = evaluate_models(
         [*parents, *merges],
         EvaluationSettings("spartqa_train", "mergeline-demo/spartqa-directions", questions),
-        questions=fetch_questions(first.questions, hub),
+        read_questions("spartqa_train", fetch_questions(first.questions, hub), "mergeline-demo/spartqa-directions"),
         cache_dir=folder / "evaluations",
     )
     runs: dict[float, tuple[TrackedRun, float]] = {}
     for t, evaluation in zip(fractions, evaluations[len(parents) :], strict=True):
-        report = comparison.report(evaluation, evaluations[: len(parents)])
+        report = comparison.compare_with_parents(evaluation, evaluations[: len(parents)], margin=0.02)
         record = merge_record(prepared[t], merged[t], (report,), (), None, clock=StageClock(), prefect={})
         runs[t] = (record_merge(settings, record), evaluation.accuracy)
     return runs

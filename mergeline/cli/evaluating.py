@@ -14,12 +14,14 @@ from mergeline.errors import InputError
 
 if TYPE_CHECKING:
     from mergeline.evaluation.evaluate_models import ModelToEvaluate
+    from mergeline.evaluation.questions.task_questions import TaskQuestions
     from mergeline.evaluation.results import EvaluationReport
     from mergeline.pipeline.language import Evaluate
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score models and compare them."""
+    from mergeline.evaluation.questions.task_questions import read_questions
     from mergeline.evaluation.report.tables import report_text
     from mergeline.pipeline.preflight import fetch_questions, find_questions
     from mergeline.sources.hub import Hub
@@ -32,8 +34,9 @@ def evaluate(options: argparse.Namespace) -> None:
     hub = Hub()
     found = find_questions(wanted, hub)
     models = _models([*([wanted.base] if wanted.base else []), *options.models])
-    questions = fetch_questions(found, hub)
+    place = fetch_questions(found, hub)
     for task in wanted.tasks:
+        questions = read_questions(task, place, wanted.dataset)
         report = _report(wanted, task, models, questions, device)
         print(canonical_json(report) if options.json else report_text(report))
         if options.report is not None:
@@ -62,12 +65,9 @@ def _wanted(options: argparse.Namespace) -> Evaluate:
 
 
 def _report(
-    wanted: Evaluate, task: str, models: Sequence[ModelToEvaluate], questions: Path | None, device: str
+    wanted: Evaluate, task: str, models: Sequence[ModelToEvaluate], questions: TaskQuestions, device: str
 ) -> EvaluationReport:
-    from mergeline.evaluation.compare.comparison import report
-    from mergeline.evaluation.evaluate_models import evaluate_models
-    from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-    from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+    from mergeline.evaluation.evaluate_beside import evaluate_beside
     from mergeline.evaluation.results import EvaluationSettings
     from mergeline.support.state import state_directory
 
@@ -80,17 +80,17 @@ def _report(
         device=device,
         engine=wanted.engine,
     )
-    check_breakdown(task_questions(find_lm_eval_task(task), questions, wanted.dataset), wanted.breakdown, wanted.limit)
-    *references, last = evaluate_models(
+    return evaluate_beside(
         models,
         settings,
-        questions=questions,
+        questions,
+        base_count=1 if wanted.base else 0,
+        margin=wanted.margin,
+        columns=wanted.breakdown,
         cache_dir=state_directory() / "evaluations",
         time_limit_seconds=60.0 * wanted.time_limit_minutes,
         on_line=lambda line: print(line, file=sys.stderr),
     )
-    base = references.pop(0) if wanted.base else None
-    return report(last, references, base, margin=wanted.margin, columns=wanted.breakdown)
 
 
 def _check_page(page: Path | None, wanted: Evaluate) -> None:
@@ -103,22 +103,19 @@ def _check_page(page: Path | None, wanted: Evaluate) -> None:
         raise InputError(f"--report {page}: {what}; name an HTML file in a directory that is there.")
 
 
-def _page(report: EvaluationReport, directory: Path, questions: Path | None) -> str:
+def _page(report: EvaluationReport, directory: Path, questions: TaskQuestions) -> str:
     """Render the report, with recipe, lineage and geometry where the last model is a merge of Mergeline's."""
-    from mergeline.evaluation.questions.prompts import question_prompts
     from mergeline.evaluation.report.html_report import render_report
-    from mergeline.evaluation.summaries import GeometryCell
     from mergeline.merge.geometry import read_geometry
     from mergeline.merge.manifest import RECIPE_NAME, read_manifest
 
     recipe = directory / RECIPE_NAME
-    geometry = read_geometry(directory)
     return render_report(
         report,
         recipe_text=recipe.read_text("utf-8") if recipe.is_file() else "",
         manifest=read_manifest(directory),
-        prompts=question_prompts(report.merge.settings, questions),
-        geometry=[GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None],
+        prompts=questions.prompts(),
+        geometry=read_geometry(directory),
     )
 
 
@@ -126,7 +123,8 @@ def sample(options: argparse.Namespace) -> None:
     """Let models continue prompts."""
     from dataclasses import asdict
 
-    from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
+    from mergeline.evaluation.sample import sample_models
+    from mergeline.pipeline.language import DEFAULT_PROMPTS
 
     samples = sample_models(
         _models(options.models),

@@ -8,7 +8,7 @@ from pathlib import Path
 from mergeline.errors import InputError
 from mergeline.evaluation.questions.dataset_reference import parse_dataset
 from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.pipeline.language import Evaluate, LoadedPipeline
 from mergeline.plan.licences import require_publishable
 from mergeline.plan.planning import PlannedMerge, plan_recipe
@@ -67,11 +67,12 @@ def find_questions(wanted: Evaluate, hub: Hub) -> Path | PinnedRepository | None
     Raises:
         InputError: If an lm-eval task or its questions do not exist, or a question on this machine cannot be asked.
     """
-    tasks = [find_lm_eval_task(name) for name in wanted.tasks]
+    for name in wanted.tasks:
+        find_lm_eval_task(name)
     place = None if wanted.dataset is None else _place_of(wanted.dataset, hub)
     if not isinstance(place, PinnedRepository):
-        for task in tasks:
-            check_breakdown(task_questions(task, place, wanted.dataset), wanted.breakdown, wanted.limit)
+        for name in wanted.tasks:
+            read_questions(name, place, wanted.dataset).check_breakdown(wanted.breakdown, wanted.limit)
     return place
 
 

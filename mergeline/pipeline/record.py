@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mergeline.evaluation.questions.prompts import question_prompts
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.report.html_report import render_report
 from mergeline.evaluation.report.public_report import public_json
 from mergeline.evaluation.results import EvaluationReport, Sample
-from mergeline.evaluation.summaries import GeometryCell
 from mergeline.merge.geometry import GEOMETRY_NAME, TensorGeometry, distances, geometry_lines, read_geometry
 from mergeline.merge.merging import MergedModel
 from mergeline.pipeline.preflight import PreparedPipeline, fetch_questions
@@ -88,7 +87,6 @@ def report_pages(
     if not reports:
         return {}
     geometry = read_geometry(merged.directory)
-    cells = [GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None]
     questions = fetch_questions(prepared.questions, Hub())
     pages = {
         f"{evaluation_folder(report)}/report.html": render_report(
@@ -96,8 +94,8 @@ def report_pages(
             samples=samples,
             recipe_text=prepared.planned.recipe_text,
             manifest=merged.manifest,
-            prompts=question_prompts(report.merge.settings, questions),
-            geometry=cells,
+            prompts=read_questions(report.merge.settings.task, questions, report.merge.settings.dataset).prompts(),
+            geometry=geometry,
         )
         for report in reports
     }

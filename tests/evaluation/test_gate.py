@@ -1,9 +1,13 @@
+from functools import partial
+
 import pytest
 
 from mergeline.errors import PipelineError
-from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare import comparison
 from mergeline.pipeline.language import read_form
 from mergeline.publish.gate import Decision, decide
+
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
 RECIPE = """\
 merge_method: slerp
@@ -19,12 +23,12 @@ def reports(made_up):
     merge, twin = (made_up(label, [0] * 1000, [0] * 800 + [1] * 200) for label in ("merge", "twin"))
     weak = made_up("weak", [0] * 1000, [0] * 600 + [1] * 400)
     return {
-        "against weak": [report(merge, [weak])],
-        "against both": [report(merge, [weak, twin])],
-        "worse": [report(weak, [merge])],
-        "alone": [report(merge, [])],
-        "foreign": [report(merge, [made_up("other", [0], [0], task_hash="else")])],
-        "few": [report(made_up("m", [0] * 20, [0] * 20), [made_up("p", [0] * 20, [0] * 20)])],
+        "against weak": [compare_with_parents(merge, [weak])],
+        "against both": [compare_with_parents(merge, [weak, twin])],
+        "worse": [compare_with_parents(weak, [merge])],
+        "alone": [compare_with_parents(merge, [])],
+        "foreign": [compare_with_parents(merge, [made_up("other", [0], [0], task_hash="else")])],
+        "few": [compare_with_parents(made_up("m", [0] * 20, [0] * 20), [made_up("p", [0] * 20, [0] * 20)])],
     }
 
 
