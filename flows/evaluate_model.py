@@ -56,7 +56,7 @@ def evaluate_model(
     models = [ModelToEvaluate(name, future.result()) for name, future in zip(names, fetched, strict=True)]
     settings = EvaluationSettings(
         task=task, dataset=dataset or None, limit=limit, batch_size=batch_size, dtype=dtype,
-        device=choose_devices(device)[0][0], engine=engine,
+        device=choose_devices(device)[0], engine=engine,
     )  # fmt: skip
     questions = fetch_questions(find_questions(Evaluate(tasks=(task,), dataset=dataset or None), hub))
     return score(models, 0, settings, questions, time_limit_minutes, margin)

@@ -150,10 +150,7 @@ def _device(wanted: str) -> str:
     """Return the one device to load models on; unlike a merge, an evaluation on another would take days."""
     from mergeline.merge.devices import choose_devices
 
-    devices, remark = choose_devices(wanted)
-    if remark is not None:
-        raise InputError(f"--device {wanted}: torch sees no such device on this machine; use cpu or auto.")
-    return devices[0]
+    return choose_devices(wanted)[0]
 
 
 def _models(references: Sequence[str]) -> list[ModelToEvaluate]:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -103,3 +105,13 @@ def test_engine_margin_and_breakdown_survive_the_form():
 def test_an_unknown_engine_is_refused():
     with pytest.raises(PipelineError, match=r"evaluate.*engine"):
         form(more="evaluate: {engine: turbo}")
+
+
+def test_the_gate_is_imported_without_html_templates_and_statistics():
+    code = (
+        "import sys, mergeline.publish.gate; "
+        "heavy = {'html', 'jinja2', 'markupsafe', 'scipy', 'numpy', 'torch', 'lm_eval'} & sys.modules.keys(); "
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
