@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.manifest import MANIFEST_NAME, Manifest
 from mergeline.plan.licences import Licence, result_licence
 from mergeline.sources.identity import SourceRecord
 from mergeline.support.markdown import code_block, code_span, escape_markdown, link
+from mergeline.support.templates import load_template
 from mergeline.support.text import table
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _TRAIN_SPLIT_TASKS = ("spartqa_train",)
@@ -44,26 +44,25 @@ def render_card(
         samples: Prompts and completions.
         links: Further records by name; ``evaluation`` is the source that the front matter gives for the scores.
     """
-    from markupsafe import Markup
-
     licence = result_licence([source.license for source in manifest.sources])
     without_paths = _path_remover(manifest.sources)
     samples_by_prompt: dict[str, list[Sample]] = {}
     for sample in samples:
         samples_by_prompt.setdefault(sample.prompt, []).append(sample)
-    environment = _environment()
-    environment.filters["without_paths"] = without_paths
-    return environment.get_template("card.md").render(
+    filters = {"code": _code, "block": _block, "link": _link, "without_paths": without_paths}
+    return load_template(Path(__file__).with_name("card.md"), filters, finalize=_escaped).render(
+        MANIFEST_NAME=MANIFEST_NAME,
+        TRAIN_SPLIT_TASKS=_TRAIN_SPLIT_TASKS,
         front_matter=Markup(_front_matter(manifest, licence, name, evaluations, links)),
         name=name,
         short_name=name.rpartition("/")[2],
         manifest=manifest,
         licence=licence,
-        source_table=Markup(_source_table(manifest.sources)),
+        source_table=_source_table(manifest.sources),
         recipe_text=without_paths(recipe_text).strip(),
         reports=evaluations,
-        score_table=lambda report: Markup(_score_table(report, without_paths)),
-        comparison_table=lambda report: Markup(_comparison_table(report, without_paths)),
+        score_table=partial(_score_table, without_paths=without_paths),
+        comparison_table=partial(_comparison_table, without_paths=without_paths),
         samples_by_prompt=samples_by_prompt,
         usage=_USAGE.format(name=name),
         is_local=any(source.repo_id is None for source in manifest.sources),
@@ -78,31 +77,20 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")"""
 
 
-def _environment() -> Environment:
-    """Return an environment whose autoescape escapes Markdown: every value that is not :class:`Markup` already."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+def _escaped(value: object) -> Markup:
+    return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
 
-    def finalize(value: object) -> Markup:
-        return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "code": lambda text: Markup(code_span(text)),
-        "block": lambda text, language="text": Markup(code_block(text, language)),
-        "link": lambda url, title: Markup(link(title, url)),
-        "thousands": "{:,}".format,
-    }
-    environment.globals |= {"MANIFEST_NAME": MANIFEST_NAME, "TRAIN_SPLIT_TASKS": _TRAIN_SPLIT_TASKS}
-    return environment
+def _code(text: str) -> Markup:
+    return Markup(code_span(text))
+
+
+def _block(text: str, language: str = "text") -> Markup:
+    return Markup(code_block(text, language))
+
+
+def _link(url: str, title: str) -> Markup:
+    return Markup(link(title, url))
 
 
 def _front_matter(
@@ -141,7 +129,7 @@ def _front_matter(
     ).to_yaml()
 
 
-def _source_table(sources: Sequence[SourceRecord]) -> str:
+def _source_table(sources: Sequence[SourceRecord]) -> Markup:
     rows = [
         (
             code_span(source.repo_id) if source.repo_id else f"{code_span(_last_component(source.label))} (local)",
@@ -150,10 +138,10 @@ def _source_table(sources: Sequence[SourceRecord]) -> str:
         )
         for source in sources
     ]
-    return "\n".join(table(("model", "commit", "licence"), rows))
+    return Markup("\n".join(table(("model", "commit", "licence"), rows)))
 
 
-def _score_table(report: EvaluationReport, without_paths: Callable[[str], str]) -> str:
+def _score_table(report: EvaluationReport, without_paths: Callable[[str], str]) -> Markup:
     verdicts = {comparison.verdict for comparison in report.comparisons}
     rows: list[tuple[str, ...]] = []
     for evaluation in report.evaluations:
@@ -166,10 +154,10 @@ def _score_table(report: EvaluationReport, without_paths: Callable[[str], str]) 
                 f"{evaluation.n_questions:,}",
             )
         )
-    return "\n".join(table(("model", "acc", "± stderr", "n"), rows))
+    return Markup("\n".join(table(("model", "acc", "± stderr", "n"), rows)))
 
 
-def _comparison_table(report: EvaluationReport, without_paths: Callable[[str], str]) -> str:
+def _comparison_table(report: EvaluationReport, without_paths: Callable[[str], str]) -> Markup:
     rows = [
         (
             escape_markdown(without_paths(comparison.reference)),
@@ -181,7 +169,9 @@ def _comparison_table(report: EvaluationReport, without_paths: Callable[[str], s
         )
         for comparison in report.comparisons
     ]
-    return "\n".join(table(("the merge against", "difference", "95 % interval", "won / lost", "p", "verdict"), rows))
+    return Markup(
+        "\n".join(table(("the merge against", "difference", "95 % interval", "won / lost", "p", "verdict"), rows))
+    )
 
 
 def _last_component(path: str) -> str:

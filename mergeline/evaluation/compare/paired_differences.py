@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mergeline.evaluation.compare.statistics import SIGNIFICANCE, Interval, design_effect, grouped, mcnemar_p_value
 
@@ -168,4 +168,5 @@ def _end(excess: Callable[[float], float], observed: float, limit: float) -> flo
         return limit
     # At an observed difference of ±1 the excess is 0, although the interval continues from there.
     inside = observed + 1e-9 * (limit - observed)
-    return float(brentq(excess, inside, limit, xtol=1e-12))
+    root: Any = brentq(excess, inside, limit, xtol=1e-12)
+    return float(root)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -24,9 +23,9 @@ from mergeline.evaluation.report.tables import own_tables
 from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport, Sample
 from mergeline.merge.geometry import TensorGeometry
 from mergeline.merge.manifest import Manifest
+from mergeline.support.templates import load_template
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from markupsafe import Markup
 
 CHANGED_SHOWN = 40
@@ -61,7 +60,12 @@ def render_report(
     samples_by_prompt: dict[str, list[Sample]] = {}
     for sample in samples:
         samples_by_prompt.setdefault(sample.prompt, []).append(sample)
-    return _template().render(
+    filters = {"signed": "{:+.3f}".format, "letter": letter, "portable": _portable}
+    return load_template(Path(__file__).with_name("report.html"), filters).render(
+        NOT_COMPARABLE=NOT_COMPARABLE,
+        CHANGED_SHOWN=CHANGED_SHOWN,
+        zip=zip,
+        dtype=_dtype,
         report=report,
         merge=merge,
         task_name=_task_name(report),
@@ -89,25 +93,6 @@ def render_report(
         settings=_settings(report),
         own_tables=own_tables(report.evaluations),
     )
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"signed": "{:+.3f}".format, "thousands": "{:,}".format}
-    environment.filters |= {"letter": letter, "portable": _portable}
-    environment.globals |= {"NOT_COMPARABLE": NOT_COMPARABLE, "CHANGED_SHOWN": CHANGED_SHOWN}
-    environment.globals |= {"zip": zip, "dtype": _dtype}
-    return environment.get_template("report.html")
 
 
 def _accuracy_chart(report: EvaluationReport) -> Markup:
