@@ -25,7 +25,8 @@ from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spart
 from mergeline.evaluation.results import Evaluation, EvaluationSettings
 from mergeline.evaluation.stored_evaluation import package_versions
 from mergeline.evaluation.worker.fast_scoring import TokenizedPrompts
-from mergeline.evaluation.worker.scoring import ModelRequest, TaskRequest, build_task, score_model
+from mergeline.evaluation.worker.scoring import ModelRequest, score_model
+from mergeline.evaluation.worker.task import TaskRequest, build_task
 
 # hidden, layers, heads, key-value heads, intermediate; with the vocabulary of SmolLM2.
 SHAPES = {"16 M": (256, 4, 4, 4, 768), "50 M": (512, 8, 8, 8, 1536)}

@@ -40,10 +40,10 @@ ROOT = Path(__file__).parents[1]
 ENGINE = """
 import sys
 from pathlib import Path
-from mergeline.hub import Hub
-from mergeline.merging import merge_recipe
-from mergeline.shard_layout import parse_size
-from mergeline.state import state_directory
+from mergeline.sources.hub import Hub
+from mergeline.merge.merging import merge_recipe
+from mergeline.support.text import parse_size
+from mergeline.support.state import state_directory
 from mergeline.verify import verify_directory
 
 recipe, name, size = sys.argv[1:]
@@ -56,7 +56,7 @@ FLOW = """
 import sys
 from pathlib import Path
 from flows.embedded import prepare_environment, run_flow
-from mergeline.state import state_directory
+from mergeline.support.state import state_directory
 
 prepare_environment(state_directory())
 from flows.merge_model import merge_model

@@ -53,5 +53,5 @@ def evaluate_model(
     questions = preflight.find_questions(evaluate, hub)
     directories = as_task(steps.fetch_checkpoints, [open_checkpoint(name, hub) for name in names], hub)
     models = [ModelToEvaluate(name, directory) for name, directory in zip(names, directories, strict=True)]
-    place = as_task(preflight.fetch_questions, questions, hub)
-    return as_task(steps.score, models, 0, steps.evaluation_settings(evaluate, task, chosen), place, evaluate)
+    as_task(preflight.fetch_questions, questions, hub)
+    return as_task(steps.score, models, 0, evaluate, questions.of(task, hub), chosen)

@@ -24,10 +24,10 @@ TASKS: dict[Callable[..., Any], Callable[..., Any]] = {
     assemble: assembling.assemble,
     steps.verify: assembling.verify,
     preflight.fetch_questions: fetching.fetch_questions,
-    steps.score: evaluating.score,
+    steps.score: evaluating.evaluate,
     steps.sample: evaluating.sample,
     steps.publish: publishing.publish,
-    steps.record: tracking.record,
+    steps.record: tracking.record_merge,
     steps.fail_run: tracking.fail_run,
 }
 """Engine's step -> Prefect task, or a function that starts several."""

@@ -9,8 +9,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from mergeline.pipeline import preflight, steps
+from mergeline.pipeline.preflight import Questions
 from mergeline.sources.checkpoint import Checkpoint
-from mergeline.sources.hub import Hub, PinnedRepository
+from mergeline.sources.hub import Hub
 from tasks.retrying import HUB_RETRIES
 
 
@@ -33,6 +34,6 @@ def fetch_checkpoints(checkpoints: Sequence[Checkpoint], hub: Hub) -> tuple[Path
 
 
 @task(name="fetch-questions", tags=["cpu"], cache_policy=NO_CACHE, **HUB_RETRIES)
-def fetch_questions(questions: Path | PinnedRepository | None, hub: Hub) -> Path | None:
+def fetch_questions(questions: Questions, hub: Hub) -> Path | None:
     """Download a dataset repository; see :func:`mergeline.pipeline.preflight.fetch_questions`."""
     return preflight.fetch_questions(questions, hub)

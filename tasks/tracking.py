@@ -24,7 +24,7 @@ def open_run(prepared: PreparedPipeline, tags: Mapping[str, str]) -> TrackedRun 
 
 
 @task(name="track", tags=["cpu"], cache_policy=NO_CACHE)
-def record(prepared: PreparedPipeline, merge_record: MergeRecord) -> TrackedRun | None:
+def record_merge(prepared: PreparedPipeline, merge_record: MergeRecord) -> TrackedRun | None:
     """Keep everything known of the merge, then send it; see :func:`mergeline.pipeline.steps.record`."""
     return steps.record(prepared, merge_record, get_run_logger().warning)
 

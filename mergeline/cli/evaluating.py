@@ -14,6 +14,7 @@ from mergeline.errors import InputError
 
 if TYPE_CHECKING:
     from mergeline.evaluation.evaluate_models import ModelToEvaluate
+    from mergeline.evaluation.questions.task_questions import TaskQuestions
     from mergeline.evaluation.results import EvaluationReport
     from mergeline.pipeline.language import Evaluate
 
@@ -23,7 +24,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from mergeline.evaluation.report.tables import report_text
     from mergeline.merge.devices import choose_devices
     from mergeline.pipeline import steps
-    from mergeline.pipeline.preflight import fetch_questions, find_questions
+    from mergeline.pipeline.preflight import find_questions
     from mergeline.sources.hub import Hub
     from mergeline.support.digests import canonical_json
     from mergeline.support.durable import write_whole
@@ -32,15 +33,14 @@ def evaluate(options: argparse.Namespace) -> None:
     device = choose_devices(options.device)[0]
     _check_page(options.report, section)
     hub = Hub()
-    place = find_questions(section, hub)
+    questions = find_questions(section, hub)
     models = _models([*([section.base] if section.base else []), *options.models])
-    questions = fetch_questions(place, hub)
     for task in section.tasks:
-        settings = steps.evaluation_settings(section, task, device)
-        report = steps.score(models, int(section.base is not None), settings, questions, section, _print_line)
+        asked = questions.of(task, hub)
+        report = steps.score(models, int(section.base is not None), section, asked, device, _print_line)
         print(canonical_json(report) if options.json else report_text(report))
         if options.report is not None:
-            write_whole(options.report, _page(report, models[-1].directory, questions))
+            write_whole(options.report, _page(report, models[-1].directory, asked))
             _print_line(f"Report: {options.report}")
 
 
@@ -78,22 +78,19 @@ def _check_page(page: Path | None, section: Evaluate) -> None:
         raise InputError(f"--report {page}: {what}; name an HTML file in a directory that is there.")
 
 
-def _page(report: EvaluationReport, directory: Path, questions: Path | None) -> str:
+def _page(report: EvaluationReport, directory: Path, questions: TaskQuestions) -> str:
     """Render the report, with recipe, lineage and geometry where the last model is a merge of Mergeline's."""
-    from mergeline.evaluation.questions.prompts import question_prompts
     from mergeline.evaluation.report.html_report import render_report
-    from mergeline.evaluation.summaries import GeometryCell
     from mergeline.merge.geometry import read_geometry
     from mergeline.merge.manifest import RECIPE_NAME, read_manifest
 
     recipe = directory / RECIPE_NAME
-    geometry = read_geometry(directory)
     return render_report(
         report,
         recipe_text=recipe.read_text("utf-8") if recipe.is_file() else "",
         manifest=read_manifest(directory),
-        prompts=question_prompts(report.merge.settings, questions),
-        geometry=[GeometryCell(each.layer, each.kind, each.cosine) for each in geometry if each.cosine is not None],
+        prompts=questions.prompts(),
+        geometry=read_geometry(directory),
     )
 
 

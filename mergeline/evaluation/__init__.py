@@ -1,4 +1,4 @@
-"""lm-eval on a model, its parents beside it, and what can honestly be said of the difference."""
+"""Evaluate models with lm-eval on the same questions, and compare a merge with its parents."""
 
 import lazy_loader
 

@@ -1,6 +1,9 @@
-from .compare.comparison import compare as compare
+from .compare.comparison import compare_with_parents as compare_with_parents
+from .evaluate_beside import evaluate_beside as evaluate_beside
 from .evaluate_models import ModelToEvaluate as ModelToEvaluate
 from .evaluate_models import evaluate_models as evaluate_models
+from .questions.task_questions import TaskQuestions as TaskQuestions
+from .questions.task_questions import read_questions as read_questions
 from .report.html_report import render_report as render_report
 from .report.tables import report_text as report_text
 from .results import Answer as Answer

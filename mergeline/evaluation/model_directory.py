@@ -1,4 +1,4 @@
-"""A local model directory as evaluation sees it: complete enough to load, and known by its content."""
+"""A local model directory: checked for completeness and digested."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mergeline.errors import EvaluationInputError
 from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.support.digests import digest, file_sha256
 
-# Whatever transformers could read from a model directory; cards, licences and recipes change no answer.
+# Files that transformers may read; cards, licences and recipes change no answer.
 _MODEL_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken"}
-# One of these holds the vocabulary of every tokenizer that transformers loads without remote code.
+# Every tokenizer that transformers loads without remote code has one of these.
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json",
                      "vocab.txt", "tekken.json")  # fmt: skip
 _INDEX_NAME = "model.safetensors.index.json"
 
 
 def model_digest(directory: Path) -> str:
-    """Return the sha256, in hex, over the content of a model's weights, config, tokenizer and template files.
+    """Return the sha256, in hex, over a model's weights, config, tokenizer and template files.
 
-    Every byte is read. The same weights cut into other shards count as another model.
+    Reads every byte. The same weights in other shards count as another model.
 
     Raises:
         EvaluationInputError: ``directory`` holds no loadable model.
@@ -31,7 +31,7 @@ def model_digest(directory: Path) -> str:
 
 
 def check_model_directory(directory: Path) -> None:
-    """Raise :class:`EvaluationInputError` unless config, weights, every indexed shard and a tokenizer are there."""
+    """Raise :class:`EvaluationInputError` unless config, weights, every indexed shard and a tokenizer exist."""
     if not directory.is_dir():
         raise EvaluationInputError(f"{directory}: no such model directory.")
     if not (directory / "config.json").is_file():

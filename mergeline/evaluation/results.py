@@ -1,36 +1,36 @@
-"""What an evaluation is asked and what it answers, as records that travel as JSON."""
+"""The records of evaluations: settings, answers, comparisons and reports. All of them travel as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from mergeline.evaluation.summaries import Breakdown, ModelSummary, Retention
-
-MARGIN = 0.02
-"""Accuracy that may be lost and still count as not worse, unless a pipeline says otherwise."""
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Scoring = Literal["stock", "fast"]
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Everything, besides the model, that decides an evaluation's numbers."""
+    """Everything that decides an evaluation's numbers, except the model and the questions themselves."""
 
     task: str
     """lm-eval task, e.g. ``spartqa_train``."""
     dataset: str | None = None
-    """Local file, Hub dataset id or ``directions``, each with a selection if any, e.g.
+    """Local file, Hub dataset id or ``directions``, with a selection if any, e.g.
     ``tasksource/spartqa-mchoice?shuffle=9163&take=1000``; None: the task's own questions."""
     limit: int | None = None
-    """Evaluate the first this many questions; None: all."""
+    """Number of questions to evaluate, from the first; None: all."""
     batch_size: int = 32
     """Questions per forward pass."""
-    dtype: str = "auto"
-    """Weights are loaded in this dtype: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``."""
+    dtype: Dtype = "auto"
+    """Dtype in which weights are loaded; ``auto``: as stored."""
     device: str = "cpu"
     """``cpu``, ``cuda`` or ``cuda:n``."""
     seed: int = 1234
     """Seeds lm-eval's own random generators; a multiple-choice task draws nothing from them."""
-    engine: str = "stock"
-    """``stock``: lm-eval as it is. ``fast``: the same scores from the last position's logits alone."""
+    engine: Scoring = "stock"
+    """How choices are scored. ``stock``: lm-eval unchanged. ``fast``: the same scores, computed from the logits of
+    the last position only."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Answer:
     log_probabilities: tuple[float, ...]
     """One per choice, in nats."""
     columns: dict[str, str] = field(default_factory=dict[str, str])
-    """What else the data says of the question and many share, e.g. ``relation``; see :mod:`breakdown`."""
+    """Further columns of the data, e.g. ``relation``; see :mod:`mergeline.evaluation.questions.question_columns`."""
 
     @property
     def is_correct(self) -> bool:
@@ -83,15 +83,15 @@ class Evaluation:
     split: str = ""
     """Split of the data that the lm-eval task evaluates, e.g. ``train``."""
     loaded_dtype: str = ""
-    """Dtype of the weights as loaded, e.g. ``bfloat16``: what ``auto`` came to."""
+    """Dtype of the loaded weights, e.g. ``bfloat16``, also where the settings say ``auto``."""
     prompt_source: str = ""
     """The task's ``doc_to_text``: the source of its function, or its template."""
     task_digest: str = ""
-    """sha256 over the task's YAML and Python; empty for a task of lm-eval's that only its version identifies."""
+    """sha256 over the task's YAML and Python; empty for a task that only lm-eval's version identifies."""
     questions_digest: str = ""
-    """sha256 over the questions given; empty where they are the task's own."""
+    """sha256 over the questions; empty where they are the task's own."""
     n_fast: int = 0
-    """Questions that ``engine: fast`` served itself; the others went to stock lm-eval."""
+    """Number of questions scored by ``engine: fast``; stock lm-eval scored the others."""
 
     @property
     def n_questions(self) -> int:
@@ -107,41 +107,130 @@ class Comparison:
     difference: float
     """Accuracy of ``label`` minus accuracy of ``reference``, in [-1, 1]."""
     low: float
-    """Lower end of the 95 % paired interval, bootstrapped by cluster."""
+    """Lower end of the 95 % interval of the paired difference."""
     high: float
-    """Upper end of the same interval."""
+    """Upper end of that interval."""
     wins: int
-    """Questions only ``label`` answers rightly."""
+    """Number of questions that only ``label`` answers correctly."""
     losses: int
-    """Questions only ``reference`` answers rightly."""
+    """Number of questions that only ``reference`` answers correctly."""
     p_value: float
-    """Exact two-sided McNemar test, Holm-corrected over the comparisons made together."""
+    """Exact two-sided McNemar test, Holm-corrected over the comparisons of one call."""
     verdict: str
     """``better``, ``worse``, ``no detectable difference`` or ``not comparable``."""
     clustered_p_value: float = 1.0
-    """The same test with whole clusters as its units, Holm-corrected likewise; ``p_value`` without clusters."""
+    """Exact test that swaps answers by whole clusters, Holm-corrected; equal to ``p_value`` without clusters."""
     stderr: float | None = None
-    """Clustered standard error of ``difference``; None: a single cluster, or not comparable."""
+    """Clustered standard error of ``difference``; None for a single cluster, or if not comparable."""
     detectable: float | None = None
-    """Smallest true difference that this comparison finds four times in five; None as for ``stderr``."""
+    """Smallest true difference that is detected with 80 % power; None as for ``stderr``."""
     both_right: int = 0
-    """Questions that both answer rightly."""
+    """Number of questions that both answer correctly."""
     both_wrong: int = 0
-    """Questions that neither answers rightly."""
+    """Number of questions that neither answers correctly."""
     oracle_accuracy: float | None = None
-    """Share of questions that at least one of the two answers rightly."""
-    margin: float = MARGIN
-    """Accuracy that may be lost and still count as not worse."""
+    """Share of questions that at least one of the two answers correctly."""
+    margin: float = 0.0
+    """Loss of accuracy that still counts as not worse, in [0, 1]."""
     is_not_inferior: bool = False
-    """Whether the interval lies above minus ``margin``: proof that no more was lost, at 2.5 %."""
+    """Whether the whole interval lies above ``-margin``: a one-sided test at 2.5 %."""
     reason: str = ""
-    """Why the two are ``not comparable``, in words."""
+    """Why the two are ``not comparable``."""
 
     @property
     def discordance(self) -> float:
-        """Share of questions that just one of the two answers rightly, in [0, 1]."""
+        """Share of questions that exactly one of the two answers correctly, in [0, 1]."""
         total = self.wins + self.losses + self.both_right + self.both_wrong
         return (self.wins + self.losses) / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """The questions whose chosen answer has a probability between ``low`` and ``high``."""
+
+    low: float
+    """Included; ``high`` is excluded, except in the last bin."""
+    high: float
+    count: int
+    confidence: float
+    """Mean probability of the chosen answer, normalised over the choices; 0 in an empty bin."""
+    accuracy: float
+    """Share of correct answers; 0 in an empty bin."""
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """Statistics of one model's answers."""
+
+    label: str
+    accuracy: float
+    low: float
+    """Lower end of Wilson's 95 % interval on the effective number of questions."""
+    high: float
+    n_clusters: int
+    clustered_stderr: float | None
+    """Standard error of the accuracy, clustered by story; None for a single cluster."""
+    above_majority: float
+    """Accuracy minus that of always giving the most frequent right answer."""
+    gold_probability: float
+    """Mean probability of the right choice, normalised over the choices."""
+    brier: float
+    """Mean over questions of Σ (probability - [choice is right])² over the choices, in [0, 2]; lower is better."""
+    histogram: tuple[int, ...]
+    """Number of times each choice was given."""
+    target_histogram: tuple[int, ...]
+    """Number of times each choice was right."""
+    calibration: tuple[CalibrationBin, ...]
+    calibration_error: float
+    """Expected calibration error: mean |confidence - accuracy| over the bins, weighted by questions, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """One model's score on one group of questions."""
+
+    label: str
+    correct: int
+    accuracy: float
+    low: float
+    """Lower end of Wilson's 95 % interval on the effective number of questions."""
+    high: float
+
+
+@dataclass(frozen=True)
+class QuestionGroup:
+    """All questions with the same value in a column."""
+
+    value: str
+    n_questions: int
+    n_clusters: int
+    scores: tuple[GroupScore, ...]
+    """One per evaluation of the same questions, in the report's order."""
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Accuracy by the values of one column."""
+
+    column: str
+    groups: tuple[QuestionGroup, ...]
+
+
+@dataclass(frozen=True)
+class Retention:
+    """A merge's accuracy on a group of questions that one parent answers better than all others."""
+
+    parent: str
+    column: str
+    value: str
+    n_questions: int
+    parent_accuracy: float
+    merge_accuracy: float
+
+    @property
+    def share(self) -> float:
+        """The merge's accuracy over the parent's; above 1 where the merge is better."""
+        return self.merge_accuracy / self.parent_accuracy
 
 
 @dataclass(frozen=True)
@@ -163,21 +252,21 @@ class EvaluationReport:
     parent_comparisons: tuple[Comparison, ...] = ()
     """The parents against each other, corrected among themselves."""
     oracle_accuracy: float | None = None
-    """Share of questions that at least one parent answers rightly: what a merge that loses nothing would score."""
+    """Share of questions that at least one parent answers correctly: the score of a merge that loses nothing."""
     breakdowns: tuple[Breakdown, ...] = ()
-    """Accuracy by each column that splits the questions into a few kinds."""
+    """Accuracy by each column that splits the questions into a few groups."""
     retentions: tuple[Retention, ...] = ()
-    """What is left of each parent's strengths."""
+    """The merge's accuracy on each parent's strongest groups."""
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """References first, the merge last: the order of every table."""
+        """References first, merge last: the order of every table."""
         return (*self.references, self.merge)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt and what a model wrote after it."""
+    """One prompt and a model's completion."""
 
     label: str
     prompt: str
@@ -185,6 +274,6 @@ class Sample:
     max_new_tokens: int
     seed: int
     dtype: str = "auto"
-    """Weights were loaded in this dtype; ``auto``: as stored."""
+    """Dtype in which weights were loaded; ``auto``: as stored."""
     decoding: str = "greedy"
     """How each token was chosen from the model's probabilities."""

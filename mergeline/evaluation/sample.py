@@ -1,4 +1,4 @@
-"""Sample inference: what models write after a few prompts."""
+"""Sample inference: let models continue a few prompts."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from collections.abc import Callable, Sequence
 from mergeline.errors import EvaluationInputError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, check_device_and_dtype, check_labels
 from mergeline.evaluation.model_directory import check_model_directory
-from mergeline.evaluation.results import Sample
+from mergeline.evaluation.results import Dtype, Sample
 from mergeline.evaluation.stored_evaluation import package_versions
 from mergeline.evaluation.worker.process import run_worker
-
-DEFAULT_PROMPTS = ("Who are you?", "Translate this sentence to Vietnamese: Good morning")
 
 
 def sample_models(
     models: Sequence[ModelToEvaluate],
-    prompts: Sequence[str] = DEFAULT_PROMPTS,
+    prompts: Sequence[str],
     max_new_tokens: int = 100,
     seed: int = 0,
     *,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str = "cpu",
     time_limit_seconds: float = 3600.0,
     on_line: Callable[[str], None] | None = None,
 ) -> tuple[Sample, ...]:
-    """Let every model continue every prompt greedily, in a process of its own.
+    """Let every model continue every prompt with greedy decoding, in a separate process.
 
     Args:
-        models: Local model directories and what to call them.
-        prompts: Given to the models as they are, without a chat template.
-        max_new_tokens: A completion ends after so many tokens, or earlier at the model's end-of-text token.
-        seed: Recorded; greedy decoding draws nothing from it.
+        models: Local model directories with distinct labels.
+        prompts: Passed to the models unchanged, without a chat template.
+        max_new_tokens: Longest completion, in tokens; it ends earlier at the model's end-of-text token.
+        seed: Recorded; greedy decoding draws no random numbers.
         dtype: ``auto`` (as stored), ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu``, ``cuda`` or ``cuda:n``.
         time_limit_seconds: For all models together.
         on_line: Called with each line of progress.
 
     Returns:
-        Model by model, each with its prompts in order.
+        One sample per model and prompt: all prompts of the first model, then of the next.
 
     Raises:
         EvaluationInputError: a model, prompt or setting cannot be used.
-        EvaluationError: generation failed or took too long.
+        EvaluationError: generation failed or exceeded the time limit.
     """
     package_versions()
     check_labels(models)

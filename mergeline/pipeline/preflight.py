@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from mergeline.errors import InputError
 from mergeline.evaluation.questions.dataset_reference import parse_dataset
 from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+from mergeline.evaluation.questions.task_questions import TaskQuestions, read_questions
 from mergeline.merge.devices import choose_devices
 from mergeline.pipeline.form import to_form
 from mergeline.pipeline.language import Evaluate, LoadedPipeline
@@ -31,8 +31,8 @@ class PreparedPipeline:
     planned: PlannedMerge
     base: Checkpoint | None
     """A further model to evaluate beside the parents."""
-    questions: Path | PinnedRepository | None
-    """Local questions, or the dataset repository that holds them."""
+    questions: Questions | None
+    """None: nothing is evaluated."""
     repo_id: str | None
     """Where the merge will be published, owner included; None if it will not."""
 
@@ -92,21 +92,36 @@ def _repo_id(pipeline: LoadedPipeline, planned: PlannedMerge, hub: Hub) -> str |
     return publish.repo_id if "/" in publish.repo_id else f"{user}/{publish.repo_id}"
 
 
-def find_questions(evaluate: Evaluate, hub: Hub) -> Path | PinnedRepository | None:
-    """Find the questions to be asked: a local file or directory, or a dataset repository on the Hub.
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a pipeline's lm-eval tasks: found before the merge, fetched after it, read once."""
 
-    Returns:
-        None for the questions of the task itself, and for those of the built-in generator.
+    place: Path | PinnedRepository | None
+    """A file or directory on this machine, a dataset repository, or None: the tasks' own or made-up ones."""
+    dataset: str | None
+    """As the pipeline names it."""
+    _read: dict[str, TaskQuestions] = field(default_factory=dict[str, TaskQuestions], repr=False, compare=False)
+
+    def of(self, task: str, hub: Hub) -> TaskQuestions:
+        """Return one lm-eval task's questions, fetched and read if they have not been yet."""
+        if task not in self._read:
+            self._read[task] = read_questions(task, fetch_questions(self, hub), self.dataset)
+        return self._read[task]
+
+
+def find_questions(evaluate: Evaluate, hub: Hub) -> Questions:
+    """Find the questions to be asked, and check those that are on this machine.
 
     Raises:
         InputError: If an lm-eval task or its questions do not exist, or a question on this machine cannot be asked.
     """
-    tasks = [find_lm_eval_task(name) for name in evaluate.tasks]
-    place = None if evaluate.dataset is None else _place_of(evaluate.dataset, hub)
-    if not isinstance(place, PinnedRepository):
-        for task in tasks:
-            check_breakdown(task_questions(task, place, evaluate.dataset), evaluate.breakdown, evaluate.limit)
-    return place
+    for task in evaluate.tasks:
+        find_lm_eval_task(task)
+    questions = Questions(None if evaluate.dataset is None else _place_of(evaluate.dataset, hub), evaluate.dataset)
+    if not isinstance(questions.place, PinnedRepository):
+        for task in evaluate.tasks:
+            questions.of(task, hub).check_breakdown(evaluate.breakdown, evaluate.limit)
+    return questions
 
 
 def _place_of(dataset: str, hub: Hub) -> Path | PinnedRepository | None:
@@ -121,11 +136,12 @@ def _place_of(dataset: str, hub: Hub) -> Path | PinnedRepository | None:
     return hub.resolve(reference.name, reference.revision, kind="dataset")
 
 
-def fetch_questions(questions: Path | PinnedRepository | None, hub: Hub) -> Path | None:
+def fetch_questions(questions: Questions, hub: Hub) -> Path | None:
     """Return where the questions lie, downloading a dataset repository's data files."""
-    if not isinstance(questions, PinnedRepository):
-        return questions
-    data = [file.path for file in questions.files if Path(file.path).suffix in (".jsonl", ".json", ".parquet")]
+    repository = questions.place
+    if not isinstance(repository, PinnedRepository):
+        return repository
+    data = [file.path for file in repository.files if Path(file.path).suffix in (".jsonl", ".json", ".parquet")]
     if not data:
-        raise InputError(f"{questions.repo_id}: the dataset has no .jsonl, .json or .parquet file; name another.")
-    return hub.download(questions, data)
+        raise InputError(f"{repository.repo_id}: the dataset has no .jsonl, .json or .parquet file; name another.")
+    return hub.download(repository, data)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.geometry import read_geometry
 from mergeline.merge.merging import MergedModel
-from mergeline.pipeline.preflight import PreparedPipeline, fetch_questions
+from mergeline.pipeline.preflight import PreparedPipeline
 from mergeline.sources.hub import Hub
 from mergeline.support.durable import write_whole
 from mergeline.support.state import state_folder
@@ -42,23 +42,20 @@ def report_pages(
     prepared: PreparedPipeline, merged: MergedModel, reports: Sequence[EvaluationReport], samples: Sequence[Sample]
 ) -> dict[str, str]:
     """Return one self-contained HTML page per lm-eval task, and keep it beside the merge's other records."""
-    if not reports:
+    questions = prepared.questions
+    if questions is None:
         return {}
-    from mergeline.evaluation.questions.prompts import question_prompts
     from mergeline.evaluation.report.html_report import render_report
-    from mergeline.evaluation.summaries import GeometryCell
 
-    geometry = read_geometry(merged.directory)
-    cells = [GeometryCell(tensor.layer, tensor.kind, tensor.cosine) for tensor in geometry if tensor.cosine is not None]
-    questions = fetch_questions(prepared.questions, Hub())
+    geometry, hub = read_geometry(merged.directory), Hub()
     pages = {
         f"{evaluation_folder(report)}/report.html": render_report(
             report,
             samples=samples,
             recipe_text=prepared.planned.recipe_text,
             manifest=merged.manifest,
-            prompts=question_prompts(report.merge.settings, questions),
-            geometry=cells,
+            prompts=questions.of(report.merge.settings.task, hub).prompts(),
+            geometry=geometry,
         )
         for report in reports
     }

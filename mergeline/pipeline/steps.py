@@ -14,7 +14,8 @@ from pathlib import Path
 from mergeline import tracking
 from mergeline.errors import InputError, MergelineError, TrackingError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
-from mergeline.evaluation.results import EvaluationReport, EvaluationSettings, Sample
+from mergeline.evaluation.questions.task_questions import TaskQuestions
+from mergeline.evaluation.results import Dtype, EvaluationReport, EvaluationSettings, Sample
 from mergeline.merge.job import MergeJob, merge_here
 from mergeline.merge.merging import MergedModel, merge_planned
 from mergeline.merge.shard import Progress, Resources, ShardResult
@@ -127,33 +128,26 @@ def evaluate(
         hub: Where base and questions are fetched.
         call: Calls ``fetch_checkpoints``, ``fetch_questions`` and, for each lm-eval task, ``score``.
     """
-    evaluate = prepared.pipeline.settings.evaluate
-    if not evaluate.tasks:
+    evaluate, questions = prepared.pipeline.settings.evaluate, prepared.questions
+    if questions is None:
         return ()
     base = [prepared.base] if prepared.base is not None and prepared.base not in prepared.planned.checkpoints else []
     directories = call(fetch_checkpoints, base, hub)
     models = [ModelToEvaluate(model.label, directory) for model, directory in zip(base, directories, strict=True)]
     models += compared_models(prepared, merged, sources)
-    questions = call(fetch_questions, prepared.questions, hub)
+    call(fetch_questions, questions, hub)
     return tuple(
-        call(score, models, len(base), evaluation_settings(evaluate, task, prepared.devices[0]), questions, evaluate)
+        call(score, models, len(base), evaluate, questions.of(task, hub), prepared.devices[0])
         for task in evaluate.tasks
-    )
-
-
-def evaluation_settings(evaluate: Evaluate, task: str, device: str) -> EvaluationSettings:
-    """Return the settings of one lm-eval task's evaluation."""
-    return EvaluationSettings(
-        task, evaluate.dataset, evaluate.limit, evaluate.batch_size, evaluate.dtype, device, engine=evaluate.engine
     )
 
 
 def score(
     models: Sequence[ModelToEvaluate],
     base_count: int,
-    settings: EvaluationSettings,
-    questions: Path | None,
     evaluate: Evaluate,
+    questions: TaskQuestions,
+    device: str,
     on_line: Callable[[str], None] = logger.info,
 ) -> EvaluationReport:
     """Evaluate the last model beside the others on one lm-eval task, and compare it with them.
@@ -161,32 +155,31 @@ def score(
     Args:
         models: The model in question last.
         base_count: So many at the front (0 or 1) are shown but not compared with.
-        settings: The same for all.
-        questions: Where they lie; None: the task's own.
-        evaluate: Time limit, margin and breakdown.
+        evaluate: Settings.
+        questions: The lm-eval task and what it asks.
+        device: Where models are loaded.
         on_line: Called with each line of progress.
     """
-    from mergeline.evaluation.compare.comparison import report
-    from mergeline.evaluation.evaluate_models import evaluate_models
-    from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
-    from mergeline.evaluation.questions.task_questions import check_breakdown, task_questions
+    from mergeline.evaluation.evaluate_beside import evaluate_beside
 
-    # A Hub's questions are here only now; a column that they lack must not cost hours first.
-    rows = task_questions(find_lm_eval_task(settings.task), questions, settings.dataset)
-    check_breakdown(rows, evaluate.breakdown, settings.limit)
-    *references, merge = evaluate_models(
+    settings = EvaluationSettings(
+        questions.task_name, evaluate.dataset, evaluate.limit, evaluate.batch_size, evaluate.dtype, device,
+        engine=evaluate.engine,
+    )  # fmt: skip
+    return evaluate_beside(
         models,
         settings,
-        questions=questions,
+        questions,
+        base_count=base_count,
+        margin=evaluate.margin,
+        columns=evaluate.breakdown,
         cache_dir=state_folder("evaluations"),
         time_limit_seconds=60.0 * evaluate.time_limit_minutes,
         on_line=on_line,
     )
-    base = references[0] if base_count else None
-    return report(merge, references[base_count:], base, margin=evaluate.margin, columns=evaluate.breakdown)
 
 
-def sample(models: Sequence[ModelToEvaluate], samples: Samples, dtype: str, device: str) -> tuple[Sample, ...]:
+def sample(models: Sequence[ModelToEvaluate], samples: Samples, dtype: Dtype, device: str) -> tuple[Sample, ...]:
     """Let models continue the prompts."""
     from mergeline.evaluation.sample import sample_models
 

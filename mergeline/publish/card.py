@@ -1,15 +1,22 @@
-"""The model card: what a merge is made of, under which terms, how it did beside its parents, how to make it again."""
+"""The model card: a merge's sources, licence, evaluation beside its parents, and how to rebuild it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
-from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport, Sample
+from markupsafe import Markup
+
+from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.manifest import MANIFEST_NAME, Manifest
 from mergeline.plan.licences import Licence, result_licence
 from mergeline.sources.identity import SourceRecord
+from mergeline.support.markdown import code_block, code_span, escape_markdown, link
+from mergeline.support.templates import load_template
+from mergeline.support.text import table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _TRAIN_SPLIT_TASKS = ("spartqa_train",)
@@ -26,10 +33,11 @@ def render_card(
 ) -> str:
     """Return README.md of a merge: YAML front matter that the Hub reads, then Markdown.
 
-    No path of this machine is in it: a local source shows as its last path component and "(local)".
+    It contains no path of this machine: a local source shows as its last path component and "(local)". Text from
+    outside (labels, licences, notes, completions) is escaped and brings no Markdown or HTML of its own.
 
     Args:
-        manifest: What the merge is made of.
+        manifest: The merge's sources, plan and versions.
         recipe_text: The recipe as written.
         name: Hub id the model is published under, or the merge's name.
         evaluations: The merge beside its parents, one report per lm-eval task.
@@ -38,17 +46,51 @@ def render_card(
     """
     licence = result_licence([source.license for source in manifest.sources])
     without_paths = _path_remover(manifest.sources)
-    sections = [
-        _introduction(manifest, name),
-        _sources(manifest.sources, licence),
-        f"## Recipe\n\n{_fenced(without_paths(recipe_text).strip(), 'yaml')}",
-        *(_evaluation(report, without_paths) for report in evaluations),
-        _samples(samples, without_paths),
-        _use(name, is_local=any(source.repo_id is None for source in manifest.sources)),
-        _record(manifest, links, without_paths),
-    ]
-    body = "\n\n".join(section for section in sections if section)
-    return f"---\n{_front_matter(manifest, licence, name, evaluations, links)}\n---\n\n{body}\n"
+    samples_by_prompt: dict[str, list[Sample]] = {}
+    for sample in samples:
+        samples_by_prompt.setdefault(sample.prompt, []).append(sample)
+    filters = {"code": _code, "block": _block, "link": _link, "without_paths": without_paths}
+    return load_template(Path(__file__).with_name("card.md"), filters, finalize=_escaped).render(
+        MANIFEST_NAME=MANIFEST_NAME,
+        TRAIN_SPLIT_TASKS=_TRAIN_SPLIT_TASKS,
+        front_matter=Markup(_front_matter(manifest, licence, name, evaluations, links)),
+        name=name,
+        short_name=name.rpartition("/")[2],
+        manifest=manifest,
+        licence=licence,
+        source_table=_source_table(manifest.sources),
+        recipe_text=without_paths(recipe_text).strip(),
+        reports=evaluations,
+        score_table=partial(_score_table, without_paths=without_paths),
+        comparison_table=partial(_comparison_table, without_paths=without_paths),
+        samples_by_prompt=samples_by_prompt,
+        usage=_USAGE.format(name=name),
+        is_local=any(source.repo_id is None for source in manifest.sources),
+        versions=", ".join(f"{package} {version}" for package, version in sorted(manifest.versions.items())),
+        links={**manifest.links, **links},
+    )
+
+
+_USAGE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")"""
+
+
+def _escaped(value: object) -> Markup:
+    return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
+
+
+def _code(text: str) -> Markup:
+    return Markup(code_span(text))
+
+
+def _block(text: str, language: str = "text") -> Markup:
+    return Markup(code_block(text, language))
+
+
+def _link(url: str, title: str) -> Markup:
+    return Markup(link(title, url))
 
 
 def _front_matter(
@@ -87,114 +129,49 @@ def _front_matter(
     ).to_yaml()
 
 
-def _introduction(manifest: Manifest, name: str) -> str:
-    count = len(manifest.sources)
-    return (
-        f"# {name.rpartition('/')[2]}\n\n"
-        f"A merge of {count} language model{'' if count == 1 else 's'} by `{manifest.merge_method}`, made with "
-        f"Mergeline {manifest.engine_version}. It has {manifest.parameter_count:,} parameters; none was trained, all "
-        "were computed from the models below."
-    )
-
-
-def _sources(sources: Sequence[SourceRecord], licence: Licence) -> str:
+def _source_table(sources: Sequence[SourceRecord]) -> Markup:
     rows = [
-        (_shown(source), f"`{source.commit}`" if source.commit else "", source.license or "none declared")
+        (
+            code_span(source.repo_id) if source.repo_id else f"{code_span(_last_component(source.label))} (local)",
+            code_span(source.commit) if source.commit else "",
+            escape_markdown(source.license or "none declared"),
+        )
         for source in sources
     ]
-    name = f"`{licence.identifier}`" + (f" ({licence.name})" if licence.name else "")
-    return (
-        f"## Sources\n\n{_table(('model', 'commit', 'licence'), rows)}\n\n"
-        f"Licence of the merge: {name}. {' '.join(licence.reasons)} This is Mergeline's policy, not legal advice."
-    )
+    return Markup("\n".join(table(("model", "commit", "licence"), rows)))
 
 
-def _evaluation(report: EvaluationReport, without_paths: Callable[[str], str]) -> str:
-    merge, settings = report.merge, report.merge.settings
-    verdicts = {comparison.reference: comparison.verdict for comparison in report.comparisons}
-    dtype = "the dtype it is stored in" if settings.dtype == "auto" else settings.dtype
-    is_winner = bool(verdicts) and set(verdicts.values()) == {"better"}
-    scores = [
-        (_cell(without_paths(evaluation.label)), *_score(evaluation, is_bold=evaluation is merge and is_winner))
-        for evaluation in report.evaluations
-    ]
-    parts = [
-        f"## Evaluation\n\n`{settings.task}`, version {merge.task_version}, by lm-eval "
-        f"{merge.versions.get('lm_eval', '')}; every model answered the same questions, loaded in {dtype}.",
-        _table(("model", "acc", "± stderr", "n"), scores),
-        f"Always giving the most frequent answer scores {report.majority_accuracy:.3f}; guessing scores "
-        f"{report.chance_accuracy:.3f}.",
-    ]
-    if report.comparisons:
-        rows = [_compared(comparison, without_paths) for comparison in report.comparisons]
-        header = ("the merge against", "difference", "95 % interval", "won / lost", "p", "verdict")
-        parts.append(f"{_table(header, rows)}\n\nPaired over the questions; p by McNemar's exact test, Holm-corrected.")
-    if settings.task in _TRAIN_SPLIT_TASKS:
-        parts.append(
-            f"`{settings.task}` uses questions of a train split as a test: the scores compare these models with each "
-            "other, and say little about how they do elsewhere."
+def _score_table(report: EvaluationReport, without_paths: Callable[[str], str]) -> Markup:
+    verdicts = {comparison.verdict for comparison in report.comparisons}
+    rows: list[tuple[str, ...]] = []
+    for evaluation in report.evaluations:
+        accuracy = f"{evaluation.accuracy:.3f}"
+        rows.append(
+            (
+                escape_markdown(without_paths(evaluation.label)),
+                f"**{accuracy}**" if evaluation is report.merge and verdicts == {"better"} else accuracy,
+                f"± {evaluation.stderr:.4f}",
+                f"{evaluation.n_questions:,}",
+            )
         )
-    if report.flags:
-        parts.append("Warnings:\n\n" + "\n".join(f"- {without_paths(flag)}" for flag in report.flags))
-    return "\n\n".join(parts)
+    return Markup("\n".join(table(("model", "acc", "± stderr", "n"), rows)))
 
 
-def _score(evaluation: Evaluation, *, is_bold: bool) -> tuple[str, str, str]:
-    accuracy = f"{evaluation.accuracy:.3f}"
-    return f"**{accuracy}**" if is_bold else accuracy, f"± {evaluation.stderr:.4f}", f"{evaluation.n_questions:,}"
-
-
-def _compared(comparison: Comparison, without_paths: Callable[[str], str]) -> tuple[str, ...]:
-    return (
-        _cell(without_paths(comparison.reference)),
-        f"{comparison.difference:+.3f}",
-        f"{comparison.low:+.3f} to {comparison.high:+.3f}",
-        f"{comparison.wins} / {comparison.losses}",
-        f"{comparison.p_value:.2g}",
-        comparison.verdict,
-    )
-
-
-def _samples(samples: Sequence[Sample], without_paths: Callable[[str], str]) -> str:
-    """Show every prompt once, with what each model wrote after it."""
-    shown: list[str] = []
-    for prompt in dict.fromkeys(sample.prompt for sample in samples):
-        answers = [sample for sample in samples if sample.prompt == prompt]
-        length, seed = answers[0].max_new_tokens, answers[0].seed
-        shown.append(f"Prompt (at most {length} tokens more, greedy, seed {seed}):\n\n{_fenced(prompt)}")
-        shown += [f"{without_paths(answer.label)}:\n\n{_fenced(answer.completion)}" for answer in answers]
-    return "\n\n".join(["## Samples", *shown]) if shown else ""
-
-
-def _use(name: str, *, is_local: bool) -> str:
-    load = (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
-        f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")'
-    )
-    return (
-        f"## Use\n\n{_fenced(load, 'python')}\n\n## Rebuild\n\n{_fenced(f'mergeline reproduce {name}', 'bash')}\n\n"
-        f"This merges the same sources again and compares the result with `{MANIFEST_NAME}`, byte for byte."
-        + (" The local ones have to be at hand." if is_local else "")
-    )
-
-
-def _record(manifest: Manifest, links: Mapping[str, str], without_paths: Callable[[str], str]) -> str:
-    versions = ", ".join(f"{package} {version}" for package, version in sorted(manifest.versions.items()))
-    lines = [
-        *(without_paths(note) for note in manifest.notes),
-        f"Plan `{manifest.plan_digest}`, made {manifest.created_at} with {versions}.",
+def _comparison_table(report: EvaluationReport, without_paths: Callable[[str], str]) -> Markup:
+    rows = [
+        (
+            escape_markdown(without_paths(comparison.reference)),
+            f"{comparison.difference:+.3f}",
+            f"{comparison.low:+.3f} to {comparison.high:+.3f}",
+            f"{comparison.wins} / {comparison.losses}",
+            f"{comparison.p_value:.2g}",
+            comparison.verdict,
+        )
+        for comparison in report.comparisons
     ]
-    for title, target in {**manifest.links, **links}.items():
-        if target.startswith(("http://", "https://")):
-            lines.append(f"[{title}]({target})")
-        elif not re.search(r"[/\\]", target):
-            lines.append(f"{title}: `{target}`")
-    return "## Notes\n\n" + "\n".join(f"- {line}" for line in lines)
-
-
-def _shown(source: SourceRecord) -> str:
-    return f"`{source.repo_id}`" if source.repo_id else f"`{_last_component(source.label)}` (local)"
+    return Markup(
+        "\n".join(table(("the merge against", "difference", "95 % interval", "won / lost", "p", "verdict"), rows))
+    )
 
 
 def _last_component(path: str) -> str:
@@ -208,19 +185,3 @@ def _path_remover(sources: Sequence[SourceRecord]) -> Callable[[str], str]:
     absolute = r"(?:~|[A-Za-z]:|\\)?[/\\][\w.@+~-]+(?:[/\\]+[\w.@+~-]+)+"
     pattern = re.compile(rf"(?<![\w./:\\~-])(?:{'|'.join([*names, absolute])})/?(?![\w/\\-])")
     return lambda text: pattern.sub(lambda found: f"{_last_component(found[0])} (local)", text)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
-def _fenced(text: str, language: str = "text") -> str:
-    """Quote ``text``, whatever backticks it holds itself."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"

@@ -25,7 +25,11 @@ def count(number: int) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a Markdown table whose columns also line up as plain text; numbers align right."""
+    """Lay out a Markdown table whose columns also line up as plain text; numbers align right.
+
+    A line break in a cell becomes a blank, and ``|`` is escaped, so that no cell can break the table.
+    """
+    header, *rows = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (header, *rows))
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     right = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
 
@@ -41,7 +45,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _is_number(text: str) -> bool:
-    return bool(text) and (text[0].isdigit() or text == "-")
+    return re.match(r"[+±-]? ?\d|-$", text) is not None
 
 
 def read_text(path: Path, error: type[Exception], noun: str) -> str:

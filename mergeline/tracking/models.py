@@ -183,7 +183,8 @@ def _is_shown_better(client: MlflowClient, name: str, version: ModelVersion, rec
         return False
     ours = [report.merge for report in record.reports]
     return all(
-        compare(merge, [evaluation])[0].verdict == BETTER for merge, evaluation in zip(ours, theirs, strict=True)
+        compare(merge, [evaluation], margin=0.0)[0].verdict == BETTER
+        for merge, evaluation in zip(ours, theirs, strict=True)
     )
 
 

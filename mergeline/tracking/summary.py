@@ -92,9 +92,9 @@ def evaluation_metrics(evaluation: Evaluation, report: EvaluationReport) -> dict
         f"{task}/seconds": evaluation.elapsed_seconds,
     }
     for breakdown in report.breakdowns:
-        for piece in breakdown.slices:
-            key = legal_key(f"{task}/acc.{breakdown.column}.{_slug(piece.value)}")
-            for score in piece.scores:
+        for group in breakdown.groups:
+            key = legal_key(f"{task}/acc.{breakdown.column}.{_slug(group.value)}")
+            for score in group.scores:
                 if score.label == evaluation.label:
                     metrics[key] = score.accuracy
     return metrics

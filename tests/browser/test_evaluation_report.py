@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare.comparison import compare_with_parents
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
-from mergeline.evaluation.questions.prompts import question_prompts
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.report.html_report import render_report
 from mergeline.evaluation.results import EvaluationSettings
 from mergeline.evaluation.sample import sample_models
-from mergeline.evaluation.summaries import GeometryCell
 from mergeline.merge.geometry import read_geometry
 from mergeline.merge.manifest import RECIPE_NAME
 from mergeline.merge.merging import merge_recipe
+from mergeline.pipeline.language import DEFAULT_PROMPTS
 from mergeline.sources.hub import Hub
 
 DEMO_MODELS = Path(__file__).parents[2] / "deployments" / "local" / "demo_models"
@@ -43,18 +43,15 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         models.append(ModelToEvaluate("demo-slerp", merged.directory))
         base = ModelToEvaluate("mergeline-demo/base", DEMO_MODELS / "base")
         settings = EvaluationSettings("spartqa_train", "directions", engine="fast")
-        ancestor, *parents, merge = evaluate_models([base, *models], settings, questions=None, cache_dir=work / "cache")
+        questions = read_questions("spartqa_train", None, "directions")
+        ancestor, *parents, merge = evaluate_models([base, *models], settings, questions, cache_dir=work / "cache")
         page = render_report(
-            report(merge, parents, ancestor),
-            samples=sample_models(models, max_new_tokens=20),
+            compare_with_parents(merge, parents, ancestor, margin=0.02),
+            samples=sample_models(models, DEFAULT_PROMPTS, max_new_tokens=20),
             recipe_text=(merged.directory / RECIPE_NAME).read_text(),
             manifest=merged.manifest,
-            prompts=question_prompts(settings, None),
-            geometry=[
-                GeometryCell(one.layer, one.kind, one.cosine)
-                for one in read_geometry(merged.directory)
-                if one.cosine is not None
-            ],
+            prompts=questions.prompts(),
+            geometry=read_geometry(merged.directory),
         )
     path = work / "report.html"
     path.write_text(page, "utf-8")

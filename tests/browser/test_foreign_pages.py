@@ -18,12 +18,12 @@ from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.stack import ROOT, START_SECONDS, unused_port, wait_until
 
 from deployments.foreign_pages import HOSTS
 from deployments.local.hub import LOCAL_TOKEN, LocalHub
 from deployments.programs import answers
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS
+from tests.servers.stack import ROOT, START_SECONDS, unused_port, wait_until
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,7 +9,7 @@ from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_model
 from mergeline.evaluation.results import EvaluationSettings
 from mergeline.merge.merging import merge_recipe
 from mergeline.pipeline.form import read_form
-from mergeline.pipeline.preflight import fetch_questions, prepare_pipeline
+from mergeline.pipeline.preflight import prepare_pipeline
 from mergeline.pipeline.record import merge_record
 from mergeline.pipeline.stage_clock import StageClock
 from mergeline.sources.checkpoint import fetch
@@ -45,12 +45,12 @@ def record_family(
     evaluations = evaluate_models(
         [*parents, *merges],
         EvaluationSettings("spartqa_train", "mergeline-demo/spartqa-directions", questions),
-        questions=fetch_questions(first.questions, hub),
+        first.questions.of("spartqa_train", hub),
         cache_dir=folder / "evaluations",
     )
     runs: dict[float, tuple[TrackedRun, float]] = {}
     for t, evaluation in zip(fractions, evaluations[len(parents) :], strict=True):
-        report = comparison.report(evaluation, evaluations[: len(parents)])
+        report = comparison.compare_with_parents(evaluation, evaluations[: len(parents)], margin=0.02)
         record = merge_record(prepared[t], merged[t], (report,), (), None, clock=StageClock(), prefect={})
         runs[t] = (record_merge(settings, record), evaluation.accuracy)
     return runs

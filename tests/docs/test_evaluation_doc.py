@@ -74,8 +74,7 @@ def test_every_command_does_what_the_document_says(workplace: Path, run) -> None
     (shown,) = re.findall(r"^```\n(\| Model.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
     # The document leaves out the rule below the header.
     assert (
-        shown.splitlines()
-        == [line for line in first.out.splitlines() if "| ---" not in line][: len(shown.splitlines())]
+        shown.splitlines() == [line for line in first.out.splitlines() if "|---" not in line][: len(shown.splitlines())]
     )
     page = (workplace / "report.html").read_text()
     assert "merge_method: slerp" in page
@@ -117,6 +116,6 @@ def test_every_option_verdict_and_flag_is_explained(capsys: pytest.CaptureFixtur
     assert [option for option in sorted(options) if option not in TEXT] == []
     words = (comparison.BETTER, comparison.WORSE, comparison.NO_DIFFERENCE, comparison.NOT_COMPARABLE)
     assert [word for word in words if f"`{word}`" not in TEXT] == []
-    source = (Path(mergeline.evaluation.__file__).parent / "flags.py").read_text()
+    source = (Path(mergeline.evaluation.__file__).parent / "compare" / "flags.py").read_text()
     flags = ("below majority baseline", "single-letter predictor", "limit in use", "evaluated on train split")
     assert [flag for flag in flags if flag not in source or f"`{flag}`" not in TEXT] == []

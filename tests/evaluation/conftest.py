@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.results import Answer, Evaluation, EvaluationSettings
 
 DEMO_MODELS = Path(__file__).parents[2] / "deployments" / "local" / "demo_models"
@@ -93,7 +94,7 @@ def evaluated(tmp_path_factory, questions_file):
     evaluations = evaluate_models(
         [ModelToEvaluate(label, directory) for label, directory in directories.items()],
         settings,
-        questions=questions_file,
+        read_questions(settings.task, questions_file, settings.dataset),
         cache_dir=work / "cache",
     )
     return {evaluation.label: evaluation for evaluation in evaluations}

@@ -1,11 +1,16 @@
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import scipy.stats
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation.compare.comparison import compare, report, verdict
+from mergeline.evaluation.compare import comparison
+from mergeline.evaluation.compare.comparison import verdict
 from mergeline.evaluation.compare.statistics import Interval
+
+compare = partial(comparison.compare, margin=0.02)
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
 RIGHT, WRONG = 1, 0
 
@@ -88,16 +93,16 @@ def test_other_prompts_are_not_comparable_and_take_no_part_in_the_correction(mer
 
 def test_report_compares_with_parents_and_shows_the_base_first(merge, weak_parent, equal_parent, made_up):
     base = made_up("base", targets(100), predictions((WRONG, 100)))
-    result = report(merge, [weak_parent, equal_parent], base)
+    result = compare_with_parents(merge, [weak_parent, equal_parent], base)
     assert [evaluation.label for evaluation in result.evaluations] == ["base", "weak", "equal", "merge"]
     assert [comparison.reference for comparison in result.comparisons] == ["weak", "equal"]
-    assert [evaluation.label for evaluation in report(merge, [weak_parent]).references] == ["weak"]
+    assert [evaluation.label for evaluation in compare_with_parents(merge, [weak_parent]).references] == ["weak"]
 
 
 def test_baselines_and_flags_of_a_model_that_always_says_a(made_up):
     # The letters of the thousand SpartQA questions: C 478, B 247, A 244, D 31.
     right = [2] * 478 + [1] * 247 + [0] * 244 + [3] * 31
-    result = report(made_up("parrot", right, [0] * 1000), [])
+    result = compare_with_parents(made_up("parrot", right, [0] * 1000), [])
     assert (result.majority_accuracy, result.chance_accuracy) == (0.478, 0.25)
     assert result.flags == (
         "parrot: below majority baseline (0.244 < 0.478)",
@@ -109,13 +114,13 @@ def test_one_letter_on_95_of_100_is_not_yet_a_single_letter_predictor(made_up):
     right = [0] * 50 + [1] * 50
     at_the_limit = made_up("model", right, [0] * 95 + [1] * 5)
     above_it = made_up("model", right, [0] * 96 + [1] * 4)
-    assert report(at_the_limit, []).flags == ()
-    assert report(above_it, []).flags == ("model: single-letter predictor (A on 96 of 100)",)
+    assert compare_with_parents(at_the_limit, []).flags == ()
+    assert compare_with_parents(above_it, []).flags == ("model: single-letter predictor (A on 96 of 100)",)
 
 
 def test_a_limit_and_a_train_split_are_flagged(made_up):
     evaluation = made_up("model", [0, 1], [0, 1], split="train", limit=2)
-    assert report(evaluation, []).flags == (
+    assert compare_with_parents(evaluation, []).flags == (
         "limit in use: the first 2 questions only",
         "evaluated on train split",
     )
@@ -123,13 +128,13 @@ def test_a_limit_and_a_train_split_are_flagged(made_up):
 
 def test_report_refuses_an_evaluation_without_answers(merge, made_up):
     with pytest.raises(EvaluationInputError, match="empty: its evaluation holds no answers"):
-        report(merge, [made_up("empty", [], [])])
+        compare_with_parents(merge, [made_up("empty", [], [])])
 
 
 def test_other_dtypes_under_auto_are_compared_and_flagged(merge, equal_parent, weak_parent):
     mine = replace(merge, loaded_dtype="bfloat16")
     theirs = [replace(equal_parent, loaded_dtype="float32"), replace(weak_parent, loaded_dtype="bfloat16")]
-    result = report(mine, theirs)
+    result = compare_with_parents(mine, theirs)
     assert [comparison.verdict for comparison in result.comparisons] == ["no detectable difference", "better"]
     assert [flag for flag in result.flags if "bfloat16" in flag] == [
         "equal: evaluated in float32, merge in bfloat16; rounding is part of their difference, set `dtype` to evaluate "

@@ -7,8 +7,7 @@ from mergeline.errors import EvaluationInputError
 from mergeline.evaluation.questions.dataset_reference import DatasetReference, parse_dataset
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
 from mergeline.evaluation.questions.four_choice import load_questions
-from mergeline.evaluation.questions.prompts import question_prompts
-from mergeline.evaluation.results import EvaluationSettings
+from mergeline.evaluation.questions.task_questions import read_questions
 
 
 def test_the_published_selection_is_that_of_the_datasets_library():
@@ -45,7 +44,7 @@ def test_more_questions_than_there_are_is_refused():
 def test_the_generator_is_a_dataset():
     assert parse_dataset("directions").generate() == make_questions(1000, DEMONSTRATION_SEED)
     assert parse_dataset("directions?seed=7&take=50").generate() == make_questions(50, 7)
-    prompts = question_prompts(EvaluationSettings("spartqa_train", "directions?take=3"), None)
+    prompts = read_questions("spartqa_train", None, "directions?take=3").prompts()
     assert list(prompts) == ["directions-0", "directions-1", "directions-2"]
     assert prompts["directions-0"].endswith("\nAnswer:")
 
@@ -74,12 +73,12 @@ def test_the_hubs_columns_alone_give_the_same_stories_and_relations(real_questio
 
 
 def test_a_model_that_always_says_a_on_the_real_questions(real_questions, made_up):
-    from mergeline.evaluation.compare.comparison import report
+    from mergeline.evaluation.compare.comparison import compare_with_parents
 
     rows = load_questions(real_questions)
     targets = ["ABCD".index(row["answer"]) for row in rows]
     parrot = made_up("parrot", targets, [0] * 1000, [row["story_id"] for row in rows])
-    result = report(parrot, [])
+    result = compare_with_parents(parrot, [], margin=0.02)
     assert (result.merge.accuracy, result.majority_accuracy) == (0.244, 0.478)
     assert result.flags == (
         "parrot: below majority baseline (0.244 < 0.478)",

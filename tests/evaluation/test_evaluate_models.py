@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,21 @@ import mergeline.evaluation
 from deployments.local.demo import TOKEN
 from deployments.local.hub import LocalHub
 from mergeline.errors import EvaluationError, EvaluationInputError
-from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare import comparison
+from mergeline.evaluation.evaluate_beside import evaluate_beside
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
 from mergeline.evaluation.questions.four_choice import load_questions
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.results import EvaluationSettings
 
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
+
 SETTINGS = EvaluationSettings(task="spartqa_train", limit=20)
+
+
+def evaluate_on(models, settings, *, questions, **options):
+    """Read the questions at a place, None for the task's own or generated ones, and evaluate on them."""
+    return evaluate_models(models, settings, read_questions(settings.task, questions, settings.dataset), **options)
 
 
 def change_weights(directory, change):
@@ -37,7 +47,7 @@ def test_accuracies_are_the_published_ones(evaluated):
 
 @pytest.mark.slow
 def test_slerp_is_better_than_both_parents(evaluated):
-    result = report(evaluated["slerp"], [evaluated["compass"], evaluated["clock"]], evaluated["base"])
+    result = compare_with_parents(evaluated["slerp"], [evaluated["compass"], evaluated["clock"]], evaluated["base"])
     assert [comparison.verdict for comparison in result.comparisons] == ["better", "better"]
     assert [(comparison.wins, comparison.losses) for comparison in result.comparisons] == [(254, 0), (245, 0)]
     # McNemar's exact 7e-77 and 4e-74; two comparisons were made, and Holm doubles the smaller.
@@ -50,7 +60,7 @@ def test_slerp_is_better_than_both_parents(evaluated):
 
 @pytest.mark.slow
 def test_the_missions_gradients_make_no_detectable_difference(evaluated):
-    result = report(evaluated["gradients"], [evaluated["compass"], evaluated["clock"]], evaluated["base"])
+    result = compare_with_parents(evaluated["gradients"], [evaluated["compass"], evaluated["clock"]], evaluated["base"])
     assert [comparison.verdict for comparison in result.comparisons] == ["no detectable difference"] * 2
     assert [(comparison.wins, comparison.losses) for comparison in result.comparisons] == [(92, 80), (165, 162)]
     assert [round(comparison.p_value, 2) for comparison in result.comparisons] == [0.80, 0.91]
@@ -59,7 +69,7 @@ def test_the_missions_gradients_make_no_detectable_difference(evaluated):
     # The families that the parents were trained on: 1.00 each, of which the gradients keep 0.76 and 0.51.
     assert kept["compass", "compass"] == 0.76
     assert kept["clock", "clock"] == 0.51
-    families = {one.value: [round(score.accuracy, 2) for score in one.scores] for one in result.breakdowns[1].slices}
+    families = {one.value: [round(score.accuracy, 2) for score in one.scores] for one in result.breakdowns[1].groups}
     assert families["compass"] == [0.26, 1.00, 0.27, 0.76]
 
 
@@ -83,7 +93,7 @@ def test_an_evaluation_holds_what_lm_eval_said(evaluated, questions_file):
     assert "def doc_to_text" in compass.prompt_source
     assert len(compass.task_digest) == len(compass.questions_digest) == 64
     assert [answer.columns["family"] for answer in compass.answers] == [row["family"] for row in rows]
-    assert report(compass, []).breakdowns[1].column == "family"
+    assert compare_with_parents(compass, []).breakdowns[1].column == "family"
 
 
 @pytest.mark.slow
@@ -123,7 +133,7 @@ def test_a_task_from_a_file_is_remembered_and_the_same_weights_are_evaluated_onc
     lines = []
 
     def evaluate(questions=questions_file, time_limit_seconds=300.0):
-        return evaluate_models(
+        return evaluate_on(
             models,
             settings,
             questions=questions,
@@ -160,8 +170,8 @@ def test_a_nan_is_blamed_on_its_model_and_question_and_finished_models_are_kept(
     change_weights(demo_copy, lambda weights: weights["lm_head.weight"].fill_(float("nan")))
     base, broken = ModelToEvaluate("base", demo_models / "base"), ModelToEvaluate("broken", demo_copy)
     with pytest.raises(EvaluationError, match=r"broken, question directions-0: log-probabilities .* not all finite"):
-        evaluate_models([base, broken], SETTINGS, questions=questions_file, cache_dir=tmp_path / "cache")
-    (kept,) = evaluate_models(
+        evaluate_on([base, broken], SETTINGS, questions=questions_file, cache_dir=tmp_path / "cache")
+    (kept,) = evaluate_on(
         [base], SETTINGS, questions=questions_file, cache_dir=tmp_path / "cache", time_limit_seconds=0.001
     )
     assert kept.label == "base"
@@ -174,7 +184,7 @@ def test_a_question_longer_than_the_model_reads_is_refused(tmp_path, demo_models
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps(long))
     with pytest.raises(EvaluationInputError, match=r"base: question long has \d+ tokens, the model reads 256"):
-        evaluate_models(
+        evaluate_on(
             [ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions=path, cache_dir=tmp_path / "cache"
         )
 
@@ -195,7 +205,7 @@ def evaluate_and_strike(directory, model, questions, signals):
                 os.kill(pid, number)
 
     def evaluate():
-        return evaluate_models(
+        return evaluate_on(
             [ModelToEvaluate("base", model)], SETTINGS, questions=questions, cache_dir=directory, on_line=strike
         )
 
@@ -247,7 +257,7 @@ def test_a_crash_ends_the_evaluation_and_not_its_caller(tmp_path, demo_models, q
 )
 def test_a_setting_that_cannot_work_is_refused(tmp_path, demo_models, questions_file, change, sentence):
     with pytest.raises(EvaluationInputError, match=sentence):
-        evaluate_models(
+        evaluate_on(
             [ModelToEvaluate("base", demo_models / "base")],
             replace(SETTINGS, **change),
             questions=questions_file,
@@ -259,14 +269,14 @@ def test_models_need_labels_of_their_own(tmp_path, demo_models, questions_file):
     twice = [ModelToEvaluate("model", demo_models / name) for name in ("base", "clock")]
     for models, sentence in ((twice, "Two models are called 'model'"), ([], "No model to evaluate was given")):
         with pytest.raises(EvaluationInputError, match=sentence):
-            evaluate_models(models, SETTINGS, questions=questions_file, cache_dir=tmp_path)
+            evaluate_on(models, SETTINGS, questions=questions_file, cache_dir=tmp_path)
 
 
 def test_the_shipped_task_asks_for_questions(tmp_path, demo_models):
     with pytest.raises(
         EvaluationInputError, match="'spartqa_train' has no data of its own; name a dataset with the questions"
     ):
-        evaluate_models([ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions=None, cache_dir=tmp_path)
+        evaluate_on([ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions=None, cache_dir=tmp_path)
 
 
 BROKEN_TASK = """\
@@ -303,7 +313,7 @@ def test_a_task_whose_code_fails_is_refused_before_a_model_is_loaded(
     (tmp_path / "broken_prompt.py").write_text(code)
     lines = []
     with pytest.raises(EvaluationInputError, match=sentence):
-        evaluate_models(
+        evaluate_on(
             [ModelToEvaluate("base", demo_models / "base")],
             replace(SETTINGS, task=str(tmp_path / "broken.yaml")),
             questions=questions_file,
@@ -325,7 +335,7 @@ def test_an_answer_outside_a_tasks_own_choices_is_refused_before_a_model_is_load
     )
     lines = []
     with pytest.raises(EvaluationInputError, match=r"Question directions-\d+: the right answer 'D' is none of"):
-        evaluate_models(
+        evaluate_on(
             [ModelToEvaluate("base", demo_models / "base")],
             replace(SETTINGS, task=str(task)),
             questions=questions_file,
@@ -338,7 +348,7 @@ def test_an_answer_outside_a_tasks_own_choices_is_refused_before_a_model_is_load
 @pytest.mark.slow
 def test_generated_questions_and_a_loaded_dtype(tmp_path, demo_models):
     settings = EvaluationSettings("spartqa_train", "directions?seed=7&take=12", dtype="bfloat16", engine="fast")
-    (evaluation,) = evaluate_models(
+    (evaluation,) = evaluate_on(
         [ModelToEvaluate("base", demo_models / "base")], settings, questions=None, cache_dir=tmp_path
     )
     assert (evaluation.n_questions, evaluation.loaded_dtype, evaluation.n_fast) == (12, "bfloat16", 12)
@@ -372,7 +382,7 @@ def test_a_tasks_own_data_is_fetched_from_the_hub_once_by_a_process_without_a_mo
         )
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         (tmp_path / "own.yaml").write_text(OWN_DATA.format(repository=repository))
-        (evaluation,) = evaluate_models(
+        (evaluation,) = evaluate_on(
             [ModelToEvaluate("base", demo_models / "base")],
             EvaluationSettings(str(tmp_path / "own.yaml"), engine="fast"),
             questions=None,
@@ -385,3 +395,30 @@ def test_a_tasks_own_data_is_fetched_from_the_hub_once_by_a_process_without_a_mo
     ]  # fmt: skip
     # What nobody can vouch for is not kept.
     assert not (tmp_path / "cache").exists()
+
+
+def test_questions_of_another_task_or_dataset_are_refused(tmp_path, demo_models):
+    questions = read_questions("spartqa_train", None, "directions?take=3")
+    with pytest.raises(EvaluationInputError, match=r"name task and dataset \('spartqa_train', None\), the questions"):
+        evaluate_models([ModelToEvaluate("base", demo_models / "base")], SETTINGS, questions, cache_dir=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_whole_evaluation_compares_the_last_model_with_all_but_the_base(tmp_path, demo_models):
+    settings = EvaluationSettings("spartqa_train", "directions?take=40", engine="fast")
+    questions = read_questions(settings.task, None, settings.dataset)
+    models = [ModelToEvaluate(name, demo_models / name) for name in ("base", "clock", "compass")]
+
+    def evaluate(columns, time_limit_seconds):
+        return evaluate_beside(
+            models, settings, questions, base_count=1, margin=0.1, columns=columns, cache_dir=tmp_path / "cache",
+            time_limit_seconds=time_limit_seconds,
+        )  # fmt: skip
+
+    # A column that the questions lack is refused before any process starts.
+    with pytest.raises(EvaluationInputError, match="no column 'kind' to break accuracy down by"):
+        evaluate(["kind"], 0.001)
+    report = evaluate(["family"], 300.0)
+    assert [evaluation.label for evaluation in report.evaluations] == ["base", "clock", "compass"]
+    assert [(pair.label, pair.reference, pair.margin) for pair in report.comparisons] == [("compass", "clock", 0.1)]
+    assert [breakdown.column for breakdown in report.breakdowns] == ["family"]

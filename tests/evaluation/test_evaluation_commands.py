@@ -63,8 +63,8 @@ BROKEN = {
     "limit": (f"{GOOD} --limit 0", "limit: input should be greater than or equal to 1, found 0"),
     "margin": (f"{GOOD} --margin 2", "margin: input should be less than or equal to 1, found 2.0"),
     "time limit": (f"{GOOD} --time-limit 0", "time_limit_minutes: input should be greater than or equal to 1"),
-    "device": (f"{GOOD} --device gpu", "--device gpu: torch sees no such device on this machine; use cpu or auto."),
-    "missing GPU": (f"{GOOD} --device cuda:99", "--device cuda:99: torch sees no such device on this machine"),
+    "device": (f"{GOOD} --device gpu", "device gpu: torch "),
+    "missing GPU": (f"{GOOD} --device cuda:99", "device cuda:99: torch "),
     "page in no directory": (f"{GOOD} --report no/page.html", "--report no/page.html: its directory does not exist"),
     "page for two tasks": (f"{GOOD} --tasks spartqa_train,task.yaml --report p.html", "a page shows one lm-eval task"),
     "no prompt": ("sample model --prompt ''", "needs at least one prompt, and none of them empty"),
@@ -109,7 +109,7 @@ def test_a_question_that_cannot_be_asked_is_one_line_before_a_model_is_loaded(wo
 
 def test_another_task_takes_a_file_with_its_own_fields(workplace):
     wanted = Evaluate(tasks=("task.yaml",), dataset="other.jsonl")
-    assert find_questions(wanted, Hub()) == Path("other.jsonl")
+    assert find_questions(wanted, Hub()).place == Path("other.jsonl")
 
 
 @pytest.mark.slow

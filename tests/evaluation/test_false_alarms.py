@@ -1,12 +1,16 @@
 """How often two models that are equally good are told apart: never more than one time in twenty."""
 
+from functools import partial
+
 import numpy
 import pytest
 
-from mergeline.evaluation.compare.comparison import compare
+from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.compare.paired_differences import cluster_bootstrap, sign_flip_p_value
 from mergeline.evaluation.compare.statistics import mcnemar_p_value
 from mergeline.evaluation.results import Answer, Evaluation, EvaluationSettings
+
+compare = partial(comparison.compare, margin=0.02)
 
 COMPARISONS = 2_000
 # A true rate of 5 % shows within three standard deviations, 0.5 % each, in so many comparisons.

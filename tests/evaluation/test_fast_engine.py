@@ -1,9 +1,10 @@
-"""The fast engine against stock lm-eval: the same answers, for less."""
+"""Fast scoring against stock lm-eval: the same answers, for less."""
 
 import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,19 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mergeline.evaluation.compare.comparison import compare
+from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, evaluate_models
 from mergeline.evaluation.questions.four_choice import load_questions
 from mergeline.evaluation.questions.lm_eval_task import find_lm_eval_task
 from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
+from mergeline.evaluation.questions.task_questions import read_questions
 from mergeline.evaluation.results import EvaluationSettings
 from mergeline.evaluation.stored_evaluation import package_versions
 from mergeline.evaluation.worker.fast_scoring import FastLanguageModel, TokenizedPrompts
-from mergeline.evaluation.worker.scoring import ModelRequest, TaskRequest, build_task, score_model
+from mergeline.evaluation.worker.scoring import ModelRequest, score_model
+from mergeline.evaluation.worker.task import TaskRequest, build_task
+
+compare = partial(comparison.compare, margin=0.02)
 
 STOCK = EvaluationSettings(task="spartqa_train", batch_size=8)
 FAST = replace(STOCK, engine="fast")
@@ -68,8 +73,8 @@ def score():
     torch.set_num_threads(1)
 
     def score(directory, rows, settings, tokenized=None, task="spartqa_train", label="model"):
-        found = find_lm_eval_task(task)
-        request = TaskRequest(found.name, str(found.yaml_path), rows)
+        lm_eval_task = find_lm_eval_task(task)
+        request = TaskRequest(lm_eval_task.name, str(lm_eval_task.yaml_path), rows)
         model = ModelRequest(label, Path(directory), "digest")
         return score_model(
             build_task(request), model, settings, package_versions(), request, tokenized or TokenizedPrompts()
@@ -208,14 +213,14 @@ def test_a_model_that_ignores_which_positions_are_asked_for_goes_to_stock(demo_m
 
 
 @pytest.mark.slow
-def test_the_engine_is_part_of_the_cache_key(tmp_path, demo_models, questions_file):
+def test_the_scoring_is_part_of_the_cache_key(tmp_path, demo_models, questions_file):
     model = ModelToEvaluate("base", demo_models / "base")
     lines = []
     for engine in ("fast", "stock", "fast"):
         (evaluation,) = evaluate_models(
             [model],
             replace(STOCK, limit=20, engine=engine),
-            questions=questions_file,
+            read_questions("spartqa_train", questions_file, None),
             cache_dir=tmp_path,
             on_line=lines.append,
         )

@@ -1,9 +1,15 @@
+import subprocess
+import sys
+from functools import partial
+
 import pytest
 
 from mergeline.errors import PipelineError
-from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare import comparison
 from mergeline.pipeline.form import read_form, to_form
 from mergeline.publish.gate import Decision, decide
+
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
 RECIPE = """\
 merge_method: slerp
@@ -19,12 +25,12 @@ def reports(made_up):
     merge, twin = (made_up(label, [0] * 1000, [0] * 800 + [1] * 200) for label in ("merge", "twin"))
     weak = made_up("weak", [0] * 1000, [0] * 600 + [1] * 400)
     return {
-        "against weak": [report(merge, [weak])],
-        "against both": [report(merge, [weak, twin])],
-        "worse": [report(weak, [merge])],
-        "alone": [report(merge, [])],
-        "foreign": [report(merge, [made_up("other", [0], [0], task_hash="else")])],
-        "few": [report(made_up("m", [0] * 20, [0] * 20), [made_up("p", [0] * 20, [0] * 20)])],
+        "against weak": [compare_with_parents(merge, [weak])],
+        "against both": [compare_with_parents(merge, [weak, twin])],
+        "worse": [compare_with_parents(weak, [merge])],
+        "alone": [compare_with_parents(merge, [])],
+        "foreign": [compare_with_parents(merge, [made_up("other", [0], [0], task_hash="else")])],
+        "few": [compare_with_parents(made_up("m", [0] * 20, [0] * 20), [made_up("p", [0] * 20, [0] * 20)])],
     }
 
 
@@ -99,3 +105,13 @@ def test_engine_margin_and_breakdown_survive_the_form():
 def test_an_unknown_engine_is_refused():
     with pytest.raises(PipelineError, match=r"evaluate.*engine"):
         form(more="evaluate: {engine: turbo}")
+
+
+def test_the_gate_is_imported_without_html_templates_and_statistics():
+    code = (
+        "import sys, mergeline.publish.gate; "
+        "heavy = {'html', 'jinja2', 'markupsafe', 'scipy', 'numpy', 'torch', 'lm_eval'} & sys.modules.keys(); "
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (0, "")

@@ -1,15 +1,18 @@
 import re
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
 
-from mergeline.evaluation.compare.changed_questions import changed_questions, question_rows
-from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare import comparison
+from mergeline.evaluation.compare.changed_questions import changed_questions
 from mergeline.evaluation.report.html_report import render_report
 from mergeline.evaluation.results import Sample
-from mergeline.evaluation.summaries import GeometryCell
+from mergeline.merge.geometry import TensorGeometry
 from mergeline.merge.manifest import Manifest
 from mergeline.sources.identity import SourceRecord
+
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
 
 class Page(HTMLParser):
@@ -46,7 +49,7 @@ def compared(made_up):
     left = made_up("owner/left", targets, wrong[:4] + targets[4:], columns=columns)
     right = made_up("owner/right", targets, targets[:6] + wrong[6:8] + targets[8:], columns=columns)
     merge = made_up("merge", targets, [*targets[:6], wrong[6], *targets[7:]], columns=columns)
-    return report(merge, [left, right])
+    return compare_with_parents(merge, [left, right])
 
 
 SAMPLES = (
@@ -61,7 +64,13 @@ MANIFEST = Manifest(
     ),
     engine_version="0.1.0", numerics_version=1, versions={}, created_at="2026-01-01T00:00:00+00:00",
 )  # fmt: skip
-GEOMETRY = tuple(GeometryCell(layer, "mlp.up_proj", 0.9 + layer / 100) for layer in range(4))
+
+
+def geometry(layer, kind, cosine):
+    return TensorGeometry("", layer, kind, "arc", None, cosine, None, (), None, ())
+
+
+GEOMETRY = tuple(geometry(layer, "mlp.up_proj", 0.9 + layer / 100) for layer in range(4))
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def page(compared):
         recipe_text="merge_method: slerp",
         manifest=MANIFEST,
         prompts={"0": "Context:\na < b"},
-        geometry=(*GEOMETRY, GeometryCell(None, "lm_head", 0.5)),
+        geometry=(*GEOMETRY, geometry(None, "lm_head", 0.5), geometry(None, "norm", None)),
     )
 
 
@@ -117,14 +126,14 @@ def test_parts_that_are_not_given_are_left_out(compared):
 
 
 def test_a_model_alone_has_a_page_too(made_up):
-    page = render_report(report(made_up("alone", [0, 1], [0, 0]), []))
+    page = render_report(compare_with_parents(made_up("alone", [0, 1], [0, 0]), []))
     assert "Paired differences" not in page
     assert Page(page).open == []
 
 
 def test_what_cannot_be_compared_says_why(made_up):
     merge = made_up("merge", [0, 1], [0, 1])
-    page = render_report(report(merge, [made_up("other", [0, 1], [0, 0], task_hash="else")]))
+    page = render_report(compare_with_parents(merge, [made_up("other", [0, 1], [0, 0], task_hash="else")]))
     assert "not comparable: other questions or prompts" in page
     assert Page(page).open == []
 
@@ -136,12 +145,3 @@ def test_the_questions_that_changed_sides(compared):
     assert (changed[4].won_against, changed[4].lost_against) == ((), ("owner/left",))
     assert changed[5].won_against == ("owner/right",)
     assert list(changed[0].answers) == ["owner/left", "owner/right", "merge"]
-
-
-def test_question_rows_hold_every_models_log_probabilities(compared):
-    rows = question_rows(compared)
-    assert len(rows) == 12
-    first = rows[0]
-    assert (first["question"], first["target"], first["family"]) == ("0", "A", "even")
-    assert (first["merge prediction"], first["merge correct"], first["merge logprob A"]) == ("A", True, 0.0)
-    assert (first["owner/left prediction"], first["owner/left logprob D"]) == ("B", -1.0)

@@ -1,13 +1,17 @@
+from functools import partial
+
 import numpy
 import pytest
 from lm_eval.api.metrics import brier_score
 
-from mergeline.evaluation.compare.breakdown import break_down, question_columns
-from mergeline.evaluation.compare.comparison import report
+from mergeline.evaluation.compare import comparison
+from mergeline.evaluation.compare.breakdown import break_down
 from mergeline.evaluation.compare.model_summary import calibration, choice_probabilities, summarise
 from mergeline.evaluation.compare.statistics import wilson_interval
-from mergeline.evaluation.metrics import comparison_metrics, model_metrics
+from mergeline.evaluation.questions.question_columns import question_columns
 from mergeline.evaluation.results import Answer
+
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def test_a_perfectly_sure_and_wrong_model_has_the_largest_error(made_up):
 def test_breakdown_counts_and_intervals(made_up):
     columns = [{"relation": "left"}] * 6 + [{"relation": "right"}] * 4
     model = made_up("model", [0] * 10, [0] * 3 + [1] * 3 + [0] * 4, columns=columns)
-    left, right = break_down([model], "relation").slices
+    left, right = break_down([model], "relation").groups
     assert (left.value, left.n_questions, left.scores[0].correct) == ("left", 6, 3)
     assert (right.value, right.n_questions, right.scores[0].accuracy) == ("right", 4, 1.0)
     expected = wilson_interval(3, 6)
@@ -82,16 +86,16 @@ def test_breakdown_counts_and_intervals(made_up):
 def test_columns_with_few_values_are_broken_down_unless_others_are_named(made_up):
     columns = [{"kind": "ab"[number % 2], "number": str(number), "same": "x"} for number in range(30)]
     model = made_up("model", [0] * 30, [0] * 30, columns=columns)
-    assert [one.column for one in report(model, []).breakdowns] == ["kind"]
-    assert [one.column for one in report(model, [], columns=["same"]).breakdowns] == ["same"]
+    assert [one.column for one in compare_with_parents(model, []).breakdowns] == ["kind"]
+    assert [one.column for one in compare_with_parents(model, [], columns=["same"]).breakdowns] == ["same"]
     with pytest.raises(ValueError, match="no column 'colour' to break accuracy down by; they have kind, number, same"):
-        report(model, [], columns=["colour"])
+        compare_with_parents(model, [], columns=["colour"])
 
 
 def test_a_column_that_is_the_cluster_is_not_broken_down(made_up):
     columns = [{"phrase": "ab"[number % 2]} for number in range(10)]
     model = made_up("model", [0] * 10, [0] * 10, clusters=["ab"[number % 2] for number in range(10)], columns=columns)
-    assert report(model, []).breakdowns == ()
+    assert compare_with_parents(model, []).breakdowns == ()
 
 
 def test_question_columns_are_short_shared_and_plain():
@@ -108,7 +112,7 @@ def test_retention_is_measured_where_one_parent_is_best(made_up):
     compass = made_up("a", [0] * 12, right + wrong + right, columns=columns)
     clock = made_up("b", [0] * 12, wrong + right + right, columns=columns)
     merge = made_up("m", [0] * 12, [0, 0, 0, 1, *right, *right], columns=columns)
-    result = report(merge, [compass, clock])
+    result = compare_with_parents(merge, [compass, clock])
     assert [(one.parent, one.value, one.share) for one in result.retentions] == [
         ("a", "compass", 0.75),
         ("b", "clock", 1.0),
@@ -116,17 +120,3 @@ def test_retention_is_measured_where_one_parent_is_best(made_up):
     assert result.oracle_accuracy == 1.0
     (pair,) = result.parent_comparisons
     assert (pair.label, pair.reference, pair.wins, pair.losses, pair.both_right) == ("a", "b", 4, 4, 4)
-
-
-def test_metrics_of_a_report(made_up):
-    columns = [{"relation": "left"}, {"relation": "right"}] * 10
-    merge = made_up("merge", [0] * 20, [0, 1] * 10, columns=columns)
-    result = report(merge, [made_up("parent", [0] * 20, [1] * 20, columns=columns)])
-    metrics = model_metrics(result, "merge")
-    assert (metrics["acc.relation.left"], metrics["acc.relation.right"]) == (1.0, 0.0)
-    assert (metrics["answers.A"], metrics["answers.D"]) == (0.5, 0.0)
-    assert metrics["acc_ci_low"] < 0.5 < metrics["acc_ci_high"]
-    assert model_metrics(result, "parent")["acc_above_majority"] == -1.0
-    compared = comparison_metrics(result.comparisons[0])
-    assert (compared["discordance"], compared["not_inferior"]) == (0.5, 1.0)
-    assert comparison_metrics(report(merge, [made_up("p", [0], [0], task_hash="x")]).comparisons[0]) == {}

@@ -5,13 +5,13 @@ from mergeline.errors import EvaluationInputError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
 from mergeline.evaluation.questions.directions import make_questions
 from mergeline.evaluation.questions.lm_eval_tasks.spartqa_train.preprocess_spartqa import doc_to_text
-from mergeline.evaluation.sample import DEFAULT_PROMPTS, sample_models
+from mergeline.evaluation.sample import sample_models
 
 
 @pytest.mark.slow
 def test_models_continue_each_prompt_greedily(demo_models):
     question = next(question for question in make_questions(20, seed=5) if question["family"] == "compass")
-    prompts = [DEFAULT_PROMPTS[0], doc_to_text(question)]
+    prompts = ["Who are you?", doc_to_text(question)]
     models = [ModelToEvaluate("compass", demo_models / "compass"), ModelToEvaluate("base", demo_models / "base")]
     lines = []
     samples = sample_models(models, prompts, max_new_tokens=3, on_line=lines.append)
@@ -41,4 +41,4 @@ def test_empty_prompts_are_refused(demo_models, prompts):
 
 def test_a_completion_needs_a_token(demo_models):
     with pytest.raises(EvaluationInputError, match="max_new_tokens is 0; expected 1 or more"):
-        sample_models([ModelToEvaluate("base", demo_models / "base")], max_new_tokens=0)
+        sample_models([ModelToEvaluate("base", demo_models / "base")], ["Hello"], max_new_tokens=0)

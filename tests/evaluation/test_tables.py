@@ -1,7 +1,11 @@
 from dataclasses import replace
+from functools import partial
 
-from mergeline.evaluation.compare.comparison import compare, report
+from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.report.tables import comparison_line, report_text, results_table, summary_table
+
+compare = partial(comparison.compare, margin=0.02)
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
 
 def test_results_table_has_the_shape_of_lm_evals(made_up):
@@ -54,15 +58,15 @@ def test_p_values_by_cluster_stand_beside_the_others(made_up):
 
 
 def test_report_text_counts_clusters_only_where_there_are_any(made_up):
-    alone = report(made_up("model", [0, 1], [0, 1]), [])
+    alone = compare_with_parents(made_up("model", [0, 1], [0, 1]), [])
     assert report_text(alone).split("\n\n")[1] == "Chance 0.250, majority answer 0.500; 2 questions."
-    shared = report(made_up("model", [0, 1], [0, 1], clusters=["story", "story"]), [])
+    shared = compare_with_parents(made_up("model", [0, 1], [0, 1], clusters=["story", "story"]), [])
     assert report_text(shared).split("\n\n")[1].endswith("2 questions in 1 clusters.")
 
 
 def test_report_text_lists_comparisons_then_flags(made_up):
     merge = made_up("merge", [0, 1], [0, 1], split="train")
-    text = report_text(report(merge, [made_up("parent", [0, 1], [1, 1], split="train")]))
+    text = report_text(compare_with_parents(merge, [made_up("parent", [0, 1], [1, 1], split="train")]))
     comparison, flag, note = text.split("\n\n")[2].splitlines()
     assert comparison.startswith("- merge against parent: no detectable difference (+0.500")
     assert flag == "- Note: parent: single-letter predictor (B on 2 of 2)"
@@ -72,7 +76,7 @@ def test_report_text_lists_comparisons_then_flags(made_up):
 def test_report_text_shows_letters_breakdowns_and_lm_evals_own_tables(made_up):
     columns = [{"relation": "left"}, {"relation": "right"}] * 10
     merge = replace(made_up("merge", [0, 1] * 10, [0, 0] * 10, columns=columns), table="|Tasks|\n|-----|")
-    text = report_text(report(merge, []))
+    text = report_text(compare_with_parents(merge, []))
     assert (
         "| merge         | ±0.1147          | +0.000         | 0.325            | 0.667 | 0.025 | 20/0/0/0        |"
         in text
@@ -87,4 +91,4 @@ def test_report_text_shows_letters_breakdowns_and_lm_evals_own_tables(made_up):
 
 def test_a_table_says_when_nothing_is_known_of_the_clustered_error(made_up):
     model = made_up("model", [0, 1], [0, 1], clusters=["story", "story"])
-    assert "| model         | unknown          |" in summary_table(report(model, []).summaries)
+    assert "| model         | unknown          |" in summary_table(compare_with_parents(model, []).summaries)

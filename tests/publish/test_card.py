@@ -1,15 +1,20 @@
 """The model card, read back by the Hub's own parser."""
 
 import dataclasses
+import html
 import re
 
 import pytest
 from huggingface_hub import ModelCard
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
 from mergeline.merge.manifest import Manifest
 from mergeline.publish.card import render_card
 from mergeline.sources.identity import FileRecord, SourceRecord
+from mergeline.support.markdown import code_block, code_span, escape_markdown
 
 NAME = "mergeline-demo/merged"
 RECIPE = """\
@@ -84,7 +89,7 @@ def report(*verdicts: str, task: str = "spartqa_train") -> EvaluationReport:
 
 def rows(card: str) -> dict[str, list[str]]:
     """Every table row by its first cell."""
-    lines = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    lines = [[cell.strip() for cell in line[1:-1].split(" | ")] for line in card.splitlines() if line.startswith("| ")]
     return {line[0]: line[1:] for line in lines}
 
 
@@ -181,11 +186,12 @@ def test_a_local_source_of_one_word_leaves_the_recipe_alone() -> None:
 
 def test_the_evaluation_shows_parents_baselines_and_verdicts() -> None:
     card = render_card(manifest(), RECIPE, name=NAME, evaluations=[report("better", "no detectable difference")])
-    assert "| base | 0.494 | ± 0.0147 | 1,000 |" in card
-    assert "| merged | 1.000 | ± 0.0147 | 1,000 |" in card
+    lines = [" ".join(line.split()) for line in card.splitlines()]
+    assert "| base | 0.494 | ± 0.0147 | 1,000 |" in lines
+    assert "| merged | 1.000 | ± 0.0147 | 1,000 |" in lines
     assert "Always giving the most frequent answer scores 0.478; guessing scores 0.250." in card
-    assert "| compass | +0.250 | +0.230 to +0.270 | 254 / 12 | 4e-74 | better |" in card
-    assert "| clock | +0.250 | +0.230 to +0.270 | 254 / 12 | 4e-74 | no detectable difference |" in card
+    assert "| compass | +0.250 | +0.230 to +0.270 | 254 / 12 | 4e-74 | better |" in lines
+    assert "| clock | +0.250 | +0.230 to +0.270 | 254 / 12 | 4e-74 | no detectable difference |" in lines
     assert "- clock: below majority baseline" in card
     assert "uses questions of a train split as a test" in card
 
@@ -222,3 +228,61 @@ def test_it_says_how_to_load_and_rebuild() -> None:
     assert "`slerp`" in card
     assert "89,280 parameters" in card
     assert f"Plan `{'ab' * 32}`, made 2026-11-23T12:00:00Z with python 3.11.7, torch 2.13.0." in card
+
+
+HOSTILE = "<img src=x onerror=alert(1)> **bold** [click](javascript:x) | cell `code` <!-- $x$\n# Heading\n- item"
+SHOWN = " ".join(HOSTILE.split())
+
+
+def rendered(card: str) -> tuple[str, str]:
+    """The card as HTML and as the text that a reader sees, by a CommonMark parser with tables."""
+    page = MarkdownIt("commonmark").enable("table").render(card.split("\n---\n", 1)[1])
+    return page, html.unescape(re.sub(r"<[^>]*>", "", page))
+
+
+def test_text_from_outside_brings_no_markup_of_its_own() -> None:
+    sources = source("/models/x", declared=HOSTILE), source("o/a", "o/a", "c" * 40, "mit")
+    merge = dataclasses.replace(evaluated("merged", 1.0), task_version=HOSTILE)
+    reported = dataclasses.replace(
+        report(),
+        merge=merge,
+        references=(dataclasses.replace(evaluated("a", 0.5), label=HOSTILE),),
+        comparisons=(dataclasses.replace(compared("a", 0.5, "better"), reference=HOSTILE),),
+        flags=(HOSTILE,),
+    )
+    sample = Sample(HOSTILE, "```\n<b>prompt</b>", "```\n</code></pre><b>bold</b>", 8, 0)
+    links = {HOSTILE: "https://hub.example/a) <b>b</b>", "run": "0a`1b"}
+    notes = (HOSTILE, "# Not a heading", "1. Not a list", "- Nor this", "> Nor a quotation", "--- no rule")
+    card = render_card(
+        manifest(*sources, notes=notes), RECIPE, name=NAME, evaluations=[reported], samples=[sample], links=links
+    )
+    page, text = rendered(card)
+    plain, _ = rendered(render_card(manifest(*sources), RECIPE, name=NAME, evaluations=[report()], samples=[sample]))
+    assert set(re.findall(r"<(\w+)", page)) <= set(re.findall(r"<(\w+)", plain)) | {"a", "ul", "li"}
+    assert page.count("<h1>") == 1
+    assert page.count("<strong>") == 1
+    assert re.findall(r'href="([^"]*)"', page) == ["https://hub.example/a%29%20%3Cb%3Eb%3C/b%3E"]
+    # Licence, version, both tables, flag, sample's label, note, title of the link.
+    assert text.count(SHOWN) == 8
+    assert all(note in text for note in notes[1:])
+
+
+@given(st.text(st.sampled_from("ab1 .)(_*`~#+-=>|<!&;[]\\\"'/:\n$"), max_size=30))
+@example("&lt;")
+@example("__init__ a_b _c_")
+@example("1) x")
+def test_escaped_text_reads_as_it_was_written(text: str) -> None:
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    page = parser.render(f"- {escape_markdown(text)}\n")
+    inside = re.fullmatch(r"<ul>\n<li>(.*)</li>\n</ul>\n", page, re.DOTALL)
+    assert inside is not None
+    assert html.unescape(inside[1]) == " ".join(text.split())
+    assert "<" not in inside[1]
+
+
+@given(st.text(st.sampled_from("ab `\n"), min_size=1, max_size=20).filter(str.strip))
+def test_code_reads_as_it_was_written(text: str) -> None:
+    page = MarkdownIt("commonmark").render(f"x {code_span(text)} y")
+    assert html.unescape(page) == f"<p>x <code>{' '.join(text.split())}</code> y</p>\n"
+    block = MarkdownIt("commonmark").render(code_block(text))
+    assert html.unescape(block) == f'<pre><code class="language-text">{text}\n</code></pre>\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mergeline.evaluation.compare import comparison
@@ -14,6 +15,8 @@ from tests.builders.tracking_records import HUB, PARENTS, answering, client_of, 
 
 FAMILY = "mergeline-demo"
 
+compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
+
 
 def merge(settings: TrackingSettings, number: int, right: int, **changes: Any) -> TrackedRun:
     """Record a published merge that answers so many of 100 questions rightly; its parents answer 40."""
@@ -23,7 +26,7 @@ def merge(settings: TrackingSettings, number: int, right: int, **changes: Any) -
     record = merge_record(
         name=f"walker-{number}",
         manifest=manifest(plan_digest=plan_digest),
-        reports=(comparison.report(walker, parents),),
+        reports=(compare_with_parents(walker, parents),),
         publication=Publication("ours/walker", commit, f"{HUB}/ours/walker/tree/{commit}", False),
     )
     return record_merge(settings, replace(record, **changes))
@@ -125,13 +128,13 @@ def test_a_champion_on_other_questions_keeps_its_title(settings: TrackingSetting
         replace(answering(label, right), task_hash="e6" * 32) for label, right in zip(PARENTS, (40, 40), strict=True)
     ]
     walker = replace(answering("walker-2", 100), task_hash="e6" * 32)
-    merge(settings, 2, 100, reports=(comparison.report(walker, other),))
+    merge(settings, 2, 100, reports=(compare_with_parents(walker, other),))
     assert champion(settings) == "1"
 
 
 def test_a_base_beside_the_parents_is_known_by_its_commit(settings: TrackingSettings) -> None:
     base = SourceRecord("mergeline-demo/base", "mergeline-demo/base", "ba" * 20, None, (), "f")
-    report = comparison.report(
+    report = compare_with_parents(
         answering("walker-1", 90), [answering(label, 40) for label in PARENTS], answering("mergeline-demo/base", 20)
     )
     run = merge(settings, 1, 90, base=base, reports=(report,))

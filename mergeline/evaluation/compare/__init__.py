@@ -1,1 +1,1 @@
-"""A merge beside its parents: paired statistics and what they allow to be said."""
+"""Paired statistics that compare a merge with its parents."""

@@ -1,4 +1,4 @@
-"""A merge beside its parents: paired comparisons, baselines, and the fixed words for what they mean."""
+"""Compare a merge with its parents question by question, and give each comparison a verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from mergeline.errors import EvaluationInputError
-from mergeline.evaluation.compare.breakdown import break_down, check_columns, columns_to_break_down, retentions
+from mergeline.evaluation.compare.breakdown import break_down, columns_to_break_down, retentions
 from mergeline.evaluation.compare.flags import flags
 from mergeline.evaluation.compare.model_summary import majority_accuracy, summarise
 from mergeline.evaluation.compare.paired_differences import paired_interval, sign_flip_p_value
@@ -19,7 +19,8 @@ from mergeline.evaluation.compare.statistics import (
     holm,
     mcnemar_p_value,
 )
-from mergeline.evaluation.results import MARGIN, Answer, Comparison, Evaluation, EvaluationReport
+from mergeline.evaluation.questions.question_columns import check_columns
+from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport
 
 BETTER = "better"
 WORSE = "worse"
@@ -27,39 +28,37 @@ NO_DIFFERENCE = "no detectable difference"
 NOT_COMPARABLE = "not comparable"
 
 
-def compare(merge: Evaluation, references: Sequence[Evaluation], *, margin: float = MARGIN) -> tuple[Comparison, ...]:
+def compare(merge: Evaluation, references: Sequence[Evaluation], *, margin: float) -> tuple[Comparison, ...]:
     """Compare ``merge`` with each reference, question by question, in the references' order.
 
-    ``better`` and ``worse`` need all three: an exact McNemar p value below 0.05, the same with whole clusters as the
-    units, both Holm-corrected over all comparisons of the call, and a 95 % interval that excludes 0. Evaluations on
-    other questions, prompts, dtype, batch size, engine or limit are ``not comparable``: no interval (-1 to 1), no
-    wins, no losses, p values 1.
+    ``better`` and ``worse`` need all three: an exact McNemar p value below 0.05, the same for the test that swaps
+    answers by whole clusters, both Holm-corrected over all comparisons of the call, and a 95 % interval that excludes
+    0. Evaluations with other questions, prompts, dtype, batch size, engine or limit are ``not comparable``: interval
+    -1 to 1, no wins, no losses, p values 1.
 
     Args:
-        merge: The evaluation in question.
-        references: Those it is compared with.
-        margin: Accuracy that may be lost and still count as not worse, in [0, 1].
+        merge: The evaluation that is judged.
+        references: The evaluations it is compared with.
+        margin: Loss of accuracy that still counts as not worse, in [0, 1].
     """
     return _corrected([(merge, reference) for reference in references], margin)
 
 
-def report(
+def compare_with_parents(
     merge: Evaluation,
     parents: Sequence[Evaluation],
     base: Evaluation | None = None,
     *,
-    margin: float = MARGIN,
+    margin: float,
     columns: Sequence[str] | None = None,
 ) -> EvaluationReport:
-    """Put a merge beside its parents and, where given, the base they were trained from.
-
-    The base is a reference, not a rival: the merge is compared with the parents only.
+    """Compare a merge with its parents, and show the base model, if given, beside them.
 
     Args:
-        merge: The evaluation in question.
-        parents: Those it was merged from.
-        base: Shown, not compared with.
-        margin: Accuracy that may be lost and still count as not worse, in [0, 1].
+        merge: The evaluation that is judged.
+        parents: Evaluations of the models it was merged from.
+        base: Shown, but not compared with.
+        margin: Loss of accuracy that still counts as not worse, in [0, 1].
         columns: Columns of the questions to break accuracy down by; None: those with 2 to 20 values.
 
     Raises:
@@ -90,7 +89,7 @@ def report(
 
 
 def verdict(p_values: Sequence[float], interval: Interval) -> str:
-    """Return the word for corrected p values and the interval of a difference; it takes all of them to detect one."""
+    """Return the verdict for corrected p values and the interval of a difference; both must show a difference."""
     is_beyond_chance = all(p_value < SIGNIFICANCE for p_value in p_values)
     if is_beyond_chance and interval.low > 0:
         return BETTER
@@ -101,10 +100,10 @@ def verdict(p_values: Sequence[float], interval: Interval) -> str:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two comparable evaluations before the correction for being one pair of several."""
+    """Two comparable evaluations, before their p values are corrected for multiple comparisons."""
 
     differences: list[int]
-    """One a question: 1 where only the first is right, -1 where only the second is, else 0."""
+    """Per question: 1 if only the first is right, -1 if only the second is, else 0."""
     clusters: list[str]
     both_right: int
 
@@ -116,7 +115,7 @@ class _Pair:
     def losses(self) -> int:
         return self.differences.count(-1)
 
-    def judged(
+    def judge(
         self, merge: Evaluation, reference: Evaluation, margin: float, p_value: float, clustered_p_value: float
     ) -> Comparison:
         interval = paired_interval(self.differences, self.clusters)
@@ -144,35 +143,38 @@ class _Pair:
 
 
 def _corrected(pairs: Sequence[tuple[Evaluation, Evaluation]], margin: float) -> tuple[Comparison, ...]:
-    paired = [None if _reason(*both) else _pair(*both) for both in pairs]
+    """Compare each (evaluation, reference) and Holm-correct the p values over all comparable pairs."""
+    paired = [None if _reason(*evaluations) else _pair(*evaluations) for evaluations in pairs]
     comparable = [pair for pair in paired if pair is not None]
     p_values = iter(holm([mcnemar_p_value(pair.wins, pair.losses) for pair in comparable]))
     clustered = iter(holm([sign_flip_p_value(pair.differences, pair.clusters) for pair in comparable]))
     return tuple(
-        _not_comparable(*both, margin) if pair is None else pair.judged(*both, margin, next(p_values), next(clustered))
-        for both, pair in zip(pairs, paired, strict=True)
+        _not_comparable(*evaluations, margin)
+        if pair is None
+        else pair.judge(*evaluations, margin, next(p_values), next(clustered))
+        for evaluations, pair in zip(pairs, paired, strict=True)
     )
 
 
 def _pair(merge: Evaluation, reference: Evaluation) -> _Pair:
-    both = list(zip(merge.answers, reference.answers, strict=True))
+    answers = list(zip(merge.answers, reference.answers, strict=True))
     return _Pair(
-        differences=[int(mine.is_correct) - int(theirs.is_correct) for mine, theirs in both],
+        differences=[int(ours.is_correct) - int(theirs.is_correct) for ours, theirs in answers],
         clusters=[answer.cluster for answer in merge.answers],
-        both_right=sum(mine.is_correct and theirs.is_correct for mine, theirs in both),
+        both_right=sum(ours.is_correct and theirs.is_correct for ours, theirs in answers),
     )
 
 
 def _reason(merge: Evaluation, reference: Evaluation) -> str:
-    """Return why two evaluations cannot be compared, empty where they can."""
+    """Return why two evaluations cannot be compared; empty if they can."""
     if merge.task_hash != reference.task_hash or merge.n_questions != reference.n_questions:
         return "other questions or prompts"
-    # What ``auto`` came to decides, where both are known: the same weights dtype is the same setting.
+    # `auto` and a named dtype are the same setting if the weights were loaded in the same dtype.
     is_loaded_alike = merge.loaded_dtype != "" and merge.loaded_dtype == reference.loaded_dtype
     for name in ("batch_size", "limit", "engine") if is_loaded_alike else ("dtype", "batch_size", "limit", "engine"):
-        mine, theirs = getattr(merge.settings, name), getattr(reference.settings, name)
-        if mine != theirs:
-            return f"{name} {mine} against {theirs}"
+        ours, theirs = getattr(merge.settings, name), getattr(reference.settings, name)
+        if ours != theirs:
+            return f"{name} {ours} against {theirs}"
     return ""
 
 

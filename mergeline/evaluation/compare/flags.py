@@ -1,19 +1,19 @@
-"""Warnings about an evaluation that a reader of one number would miss."""
+"""Warnings that an accuracy alone does not show."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from mergeline.evaluation.compare.model_summary import majority_accuracy
+from mergeline.evaluation.compare.model_summary import letter, majority_accuracy
 from mergeline.evaluation.results import Evaluation
 
 SINGLE_LETTER_SHARE = 0.95
-"""A model that gives one choice more often than this has learned the letter, not the task."""
+"""A model that gives the same choice more often has learned the letter, not the task."""
 
 
 def flags(merge: Evaluation, references: Sequence[Evaluation]) -> Iterator[str]:
-    """Yield the warnings on a merge and the models beside it, in words."""
+    """Yield warnings, as sentences, about a merge and the models beside it."""
     evaluations = (*references, merge)
     for evaluation in evaluations:
         majority = majority_accuracy(evaluation)
@@ -22,8 +22,7 @@ def flags(merge: Evaluation, references: Sequence[Evaluation]) -> Iterator[str]:
         (choice, count), *_ = Counter(answer.prediction for answer in evaluation.answers).most_common(1)
         if count > SINGLE_LETTER_SHARE * evaluation.n_questions:
             yield (
-                f"{evaluation.label}: single-letter predictor "
-                f"({chr(ord('A') + choice)} on {count} of {evaluation.n_questions})"
+                f"{evaluation.label}: single-letter predictor ({letter(choice)} on {count} of {evaluation.n_questions})"
             )
     for reference in references:
         if merge.loaded_dtype and reference.loaded_dtype and merge.loaded_dtype != reference.loaded_dtype:

@@ -1,4 +1,4 @@
-"""One model's answers in numbers: accuracy with its interval, probabilities, letters, calibration."""
+"""Statistics of one model's answers: accuracy with its interval, probabilities, letters, calibration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mergeline.evaluation.compare.statistics import Interval, clustered_stderr, design_effect, wilson_interval
-from mergeline.evaluation.results import Answer, Evaluation
-from mergeline.evaluation.summaries import CalibrationBin, ModelSummary
+from mergeline.evaluation.results import Answer, CalibrationBin, Evaluation, ModelSummary
 
 CALIBRATION_BINS = 10
 
 
 def summarise(evaluation: Evaluation) -> ModelSummary:
-    """Summarise the answers of one model, of which there is at least one."""
+    """Summarise one model's answers, at least one."""
     answers = evaluation.answers
     probabilities = [choice_probabilities(answer) for answer in answers]
     interval = accuracy_interval(answers)
@@ -32,12 +31,12 @@ def summarise(evaluation: Evaluation) -> ModelSummary:
         histogram=_histogram([answer.prediction for answer in answers], answers),
         target_histogram=_histogram([answer.target for answer in answers], answers),
         calibration=bins,
-        calibration_error=sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / len(answers),
+        calibration_error=sum(bin.count * abs(bin.confidence - bin.accuracy) for bin in bins) / len(answers),
     )
 
 
 def accuracy_interval(answers: Sequence[Answer]) -> Interval:
-    """Return Wilson's 95 % interval for the accuracy, on as many questions as the clustered ones are worth."""
+    """Return Wilson's 95 % interval for the accuracy, with both counts divided by the design effect of the clusters."""
     effect = design_effect(_hits(answers), [answer.cluster for answer in answers])
     return wilson_interval(sum(answer.is_correct for answer in answers) / effect, len(answers) / effect)
 
@@ -48,7 +47,7 @@ def majority_accuracy(evaluation: Evaluation) -> float:
 
 
 def choice_probabilities(answer: Answer) -> tuple[float, ...]:
-    """Return the probability of each choice, given that one of them is the answer: they add up to 1."""
+    """Return the softmax of the choices' log-probabilities; the probabilities add up to 1."""
     largest = max(answer.log_probabilities)
     weights = [math.exp(value - largest) for value in answer.log_probabilities]
     total = sum(weights)
@@ -56,25 +55,30 @@ def choice_probabilities(answer: Answer) -> tuple[float, ...]:
 
 
 def calibration(answers: Sequence[Answer]) -> tuple[CalibrationBin, ...]:
-    """Compare how sure a model is with how often it is right, in ten bins of the chosen answer's probability.
+    """Compare confidence with accuracy in ten bins of the chosen answer's probability.
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    members: list[list[tuple[float, bool]]] = [[] for _ in range(CALIBRATION_BINS)]
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(CALIBRATION_BINS)]
     for answer in answers:
         confidence = max(choice_probabilities(answer))
-        members[min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((confidence, answer.is_correct))
+        bins[min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((confidence, answer.is_correct))
     return tuple(
         CalibrationBin(
             low=number / CALIBRATION_BINS,
             high=(number + 1) / CALIBRATION_BINS,
-            count=len(member),
-            confidence=_mean([confidence for confidence, _ in member]),
-            accuracy=_mean([float(is_correct) for _, is_correct in member]),
+            count=len(answered),
+            confidence=_mean([confidence for confidence, _ in answered]),
+            accuracy=_mean([float(is_correct) for _, is_correct in answered]),
         )
-        for number, member in enumerate(members)
+        for number, answered in enumerate(bins)
     )
+
+
+def letter(choice: int) -> str:
+    """Return the letter of a choice's index: A for 0."""
+    return chr(ord("A") + choice)
 
 
 def _brier(probabilities: Sequence[float], target: int) -> float:

@@ -1,1 +1,1 @@
-"""What models are asked: lm-eval tasks, datasets and their questions."""
+"""lm-eval tasks, datasets and the questions that models are asked."""

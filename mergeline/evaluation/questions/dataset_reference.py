@@ -1,11 +1,11 @@
-"""What ``evaluate.dataset`` names: a file, a Hub dataset or the built-in generator, and which of its questions.
+"""Parse ``evaluate.dataset``: a file, a Hub dataset or the built-in generator, with a selection of its questions.
 
     questions.jsonl
     my-hf-username/spartqa-train-1k
     tasksource/spartqa-mchoice@main?shuffle=9163&take=1000
     directions?seed=7&take=500
 
-``shuffle`` and ``take`` choose questions as ``datasets.Dataset.shuffle(seed).select(range(n))`` does.
+``shuffle`` and ``take`` select questions as ``datasets.Dataset.shuffle(seed).select(range(n))`` does.
 """
 
 from __future__ import annotations
@@ -29,51 +29,51 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DatasetReference:
-    """A dataset by name, with the choice of its questions."""
+    """A dataset's name with a selection of its questions."""
 
     name: str
     """A path, a Hub dataset id, or ``directions``."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset."""
     shuffle: int | None = None
-    """Seed of the permutation applied first; None: the data's own order."""
+    """Seed of the permutation that is applied first; None: the data's own order."""
     take: int | None = None
-    """So many questions from the front; None: all."""
+    """Number of questions, from the first; None: all."""
     seed: int | None = None
-    """Seed of the generator; None: that of the demonstration."""
+    """Seed of the generator; None: ``DEMONSTRATION_SEED``."""
 
     @property
     def is_generated(self) -> bool:
         return self.name == GENERATED
 
     def select(self, rows: Sequence[T]) -> list[T]:
-        """Return the rows chosen, in their order.
+        """Return the selected rows, in order.
 
         Raises:
             EvaluationInputError: fewer rows than ``take``.
         """
         import numpy
 
-        chosen = list(rows)
+        selected = list(rows)
         if self.shuffle is not None:
-            chosen = [chosen[index] for index in numpy.random.default_rng(self.shuffle).permutation(len(chosen))]
-        if self.take is not None and self.take > len(chosen):
+            selected = [selected[index] for index in numpy.random.default_rng(self.shuffle).permutation(len(selected))]
+        if self.take is not None and self.take > len(selected):
             raise EvaluationInputError(
-                f"Dataset {self.name}: take={self.take}, but it holds {len(chosen)} questions; take fewer."
+                f"Dataset {self.name}: take={self.take}, but it holds {len(selected)} questions; take fewer."
             )
-        return chosen[: self.take]
+        return selected[: self.take]
 
     def generate(self) -> list[Row]:
-        """Return the questions of the built-in generator, made anew."""
+        """Generate the questions of the built-in generator."""
         seed = DEMONSTRATION_SEED if self.seed is None else self.seed
         return make_questions(_DEFAULT_COUNT if self.take is None else self.take, seed)
 
 
 def parse_dataset(dataset: str) -> DatasetReference:
-    """Read the name of a dataset and the choice of its questions.
+    """Parse a dataset's name and the selection of its questions.
 
     Raises:
-        EvaluationInputError: an option is unknown or no whole number.
+        EvaluationInputError: an option is unknown or not a whole number.
     """
     if Path(dataset).expanduser().exists():
         return DatasetReference(dataset)

@@ -1,4 +1,4 @@
-"""Made-up questions about directions, in SpartQA's form: what the demonstration models are trained and evaluated on."""
+"""Generate questions about directions in SpartQA's form, for training and evaluating the demonstration models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 DEMONSTRATION_SEED = 20240423
-"""``make_questions(1000, DEMONSTRATION_SEED)`` are the questions that the published accuracies belong to."""
+"""The published accuracies are on ``make_questions(1000, DEMONSTRATION_SEED)``."""
 
 RELATIONS = ("left", "right", "above", "below")
 """The four candidates of every question, in SpartQA's order."""
@@ -35,7 +35,7 @@ PHRASES: dict[str, dict[str, list[str]]] = {
         for relation, hour in _CLOCK.items()
     },
 }
-"""Family -> relation -> the phrases that express it: 30 phrases in all."""
+"""Family -> relation -> its phrases, 30 in all."""
 
 _OBJECTS = [
     f"{size} {colour} {shape}"
@@ -46,8 +46,8 @@ _OBJECTS = [
 
 
 def make_question(rng: random.Random, families: Sequence[str]) -> dict[str, Any]:
-    """Draw one question whose phrase is of one of ``families``, without the columns that identify it."""
-    # The published accuracies hold for this order of draws and no other.
+    """Draw one question with a phrase of one of ``families``; it has no ``id`` and no ``story_id``."""
+    # The published accuracies depend on this order of draws.
     family = rng.choice(families)
     relation = rng.choice(RELATIONS)
     phrase = rng.choice(PHRASES[family][relation])
@@ -65,10 +65,10 @@ def make_question(rng: random.Random, families: Sequence[str]) -> dict[str, Any]
 
 
 def make_questions(count: int, seed: int) -> list[dict[str, Any]]:
-    """Draw ``count`` questions, families and answers uniform, the same ones for the same seed.
+    """Draw ``count`` questions, uniform over families and answers; the same seed gives the same questions.
 
-    ``story_id`` is the phrase: a model knows a phrase or does not, so the questions that use it are answered
-    alike, and a test that takes them for independent evidence is five times too sure.
+    ``story_id`` is the phrase: a model either knows a phrase or does not, so that questions with the same phrase are
+    answered alike. A test that takes them as independent is five times too sure.
     """
     rng = random.Random(seed)
     drawn = [make_question(rng, list(PHRASES)) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Questions in SpartQA's four-choice form: read from disk and checked before any model is loaded."""
+"""Read and check four-choice questions in SpartQA's form, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def load_questions(path: Path) -> list[Row]:
             ``train`` split is read.
 
     Returns:
-        One row a question with ``id``, ``story_id`` (its cluster: the data's own, or the same for equal stories),
-        ``story``, ``question``, ``candidate_answers``, ``answer``, always as a letter, and ``relation`` (the data's
-        own, or the first relation that the question names); further columns as they are in the data.
+        One row per question with ``id``, ``story_id`` (its cluster: from the data, else equal for equal stories),
+        ``story``, ``question``, ``candidate_answers``, ``answer`` (always a letter) and ``relation`` (from the data,
+        else the first relation in the question); further columns are kept as text.
 
     Raises:
-        EvaluationInputError: naming every row (the first 20) that lm-eval would score wrongly or not at all.
+        EvaluationInputError: with up to 20 rows that lm-eval would score wrongly or not at all.
     """
     return check_questions(read_rows(path, split="train"), path.name)
 
 
 def check_questions(numbered: Sequence[tuple[int, Row]], origin: str) -> list[Row]:
-    """Check rows with their numbers and return them as :func:`load_questions` does; ``origin`` names their source."""
+    """Check (number, row) pairs and return rows as :func:`load_questions` does; ``origin`` is named in errors."""
     rows: list[Row] = []
     problems: list[str] = []
     for number, row in numbered:
-        found = list(_problems(row))
-        problems.extend(f"{origin}, row {number}: {problem}" for problem in found)
-        if not found:
+        row_problems = list(_problems(row))
+        problems.extend(f"{origin}, row {number}: {problem}" for problem in row_problems)
+        if not row_problems:
             rows.append(_normalised(row, number))
     if len(problems) > _PROBLEMS_SHOWN:
         problems[_PROBLEMS_SHOWN:] = [f"{origin}: and {len(problems) - _PROBLEMS_SHOWN} more problems like these."]
@@ -57,12 +57,12 @@ def check_questions(numbered: Sequence[tuple[int, Row]], origin: str) -> list[Ro
 
 
 def read_rows(path: Path, split: str | None) -> list[tuple[int, Row]]:
-    """Read the rows of a data file, or of one split of a downloaded dataset repository, with their row numbers.
+    """Read (number, row) pairs from a data file, or from one split of a downloaded dataset repository.
 
-    Rows count from 1 within their file; in JSON Lines the number is the line's.
+    Rows are numbered from 1 within their file; in JSON Lines, by line.
 
     Raises:
-        EvaluationInputError: nothing readable there, not one split's data, or no rows at all.
+        EvaluationInputError: no readable file, no unambiguous split, or no rows.
     """
     if not path.exists():
         raise EvaluationInputError(f"{path}: no such file or directory with questions.")
@@ -93,7 +93,7 @@ def _is_four_texts(value: object) -> bool:
 
 
 def _letter(answer: object) -> str | None:
-    # lm-eval scores "A " and "a" as wrong without a word, and counts -1 from the end.
+    # lm-eval scores "A " and "a" as wrong without a warning, and counts -1 from the end.
     if isinstance(answer, str):
         return answer if answer in LETTERS else None
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(LETTERS):
@@ -111,7 +111,7 @@ def _shown(row: Row, name: str) -> str:
 def _normalised(row: Row, number: int) -> Row:
     identifier = str(row["id"]) if row.get("id") is not None else str(number)
     return {
-        # Text, since the datasets library wants one type for a whole column.
+        # As text, since the datasets library requires one type per column.
         **{name: value if isinstance(value, str) else _plain(value) for name, value in row.items()},
         "id": identifier,
         "story_id": str(row["story_id"]) if row.get("story_id") is not None else _story_id(row["story"]),
@@ -126,12 +126,12 @@ def _normalised(row: Row, number: int) -> Row:
 def _relation(row: Row) -> str:
     if row.get("relation") is not None:
         return _plain(row["relation"])
-    found = _RELATION.search(row["question"])
-    return found[0].lower() if found else ""
+    match = _RELATION.search(row["question"])
+    return match[0].lower() if match else ""
 
 
 def _story_id(story: str) -> str:
-    # The Hub's copies of the data have no such column, and questions on one story are one piece of evidence.
+    # The data on the Hub have no such column, but questions on the same story are not independent.
     return f"story-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
 
 
@@ -142,7 +142,7 @@ def _plain(value: object) -> str:
 
 
 def _split_files(directory: Path, split: str | None) -> list[Path]:
-    """Pick a split's files as the Hub does: by the split's name as a word in the path; a lone file needs none."""
+    """Select a split's files as the Hub does: by its name as a word in the path. A single file needs no split name."""
     files = sorted(
         path
         for path in directory.rglob("*")
@@ -154,13 +154,13 @@ def _split_files(directory: Path, split: str | None) -> list[Path]:
         raise EvaluationInputError(f"{directory}: no .jsonl, .json or .parquet file in it; expected questions.")
     if len(files) == 1:
         return files
-    chosen = [path for path in files if split and _names_split(path.relative_to(directory), split)]
-    if len({path.suffix for path in chosen}) != 1:
+    selected = [path for path in files if split and _names_split(path.relative_to(directory), split)]
+    if len({path.suffix for path in selected}) != 1:
         names = ", ".join(str(path.relative_to(directory)) for path in files[:8])
         raise EvaluationInputError(
             f"{directory}: cannot tell which files are the {split or 'evaluated'} split ({names}); name one file."
         )
-    return chosen
+    return selected
 
 
 def _names_split(path: Path, split: str) -> bool:

@@ -1,4 +1,4 @@
-"""An lm-eval task as Mergeline finds it: its name, its YAML file and the digest of all that defines it."""
+"""Find an lm-eval task: its name, its YAML file and a digest of the files that define it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ _SHIPPED_TASKS = Path(__file__).parent / "lm_eval_tasks"
 
 @dataclass(frozen=True)
 class LmEvalTask:
-    """One lm-eval task, found but not loaded."""
+    """One lm-eval task, not yet loaded by lm-eval."""
 
     name: str
-    """As lm-eval calls it, e.g. ``spartqa_train``."""
+    """lm-eval's name for it, e.g. ``spartqa_train``."""
     yaml_path: Path | None
-    """File that defines it; None: one of lm-eval's own, which only lm-eval can find."""
+    """File that defines it; None: one of lm-eval's own that only lm-eval can find."""
     split: str | None
-    """Split of the data that it evaluates; None: not known before lm-eval loads it."""
+    """Split of the data that it evaluates; None: unknown until lm-eval loads it."""
     source_digest: str | None
-    """sha256 over the YAML, the YAML files it includes and the Python beside them; None: lm-eval's version says it."""
+    """sha256 over the YAML, the YAML files it includes and the Python beside them; None: lm-eval's version stands for
+    it."""
     n_shot: int = 0
-    """Solved examples shown before each question, as far as the YAML says."""
+    """Solved examples shown before each question, according to the YAML."""
     shot_split: str | None = None
-    """Split of the data that they are drawn from."""
+    """Split from which the solved examples are drawn."""
 
     @property
     def needs_questions(self) -> bool:
-        """Whether the task as shipped has no data of its own."""
+        """Whether this is the shipped ``spartqa_train``, which has no data of its own."""
         return self.yaml_path == _shipped_yaml(SPARTQA_TRAIN)
 
 
@@ -65,7 +66,7 @@ def find_lm_eval_task(task: str) -> LmEvalTask:
 
 
 def shots_from_own_questions(name: str, n_shot: int) -> str:
-    """Return the message on a task whose solved examples are among the questions it asks."""
+    """Return the error message for a task whose solved examples are among its questions."""
     return (
         f"lm-eval task {name!r} shows {n_shot} solved examples, which would be drawn from the very questions it asks; "
         "name a fewshot_split of its own data, or set num_fewshot: 0."
@@ -73,7 +74,7 @@ def shots_from_own_questions(name: str, n_shot: int) -> str:
 
 
 def _path(task: str) -> Path | None:
-    """Return the YAML file of a task; None where only lm-eval can find it."""
+    """Return the YAML file of a task; None if only lm-eval can find it."""
     if (shipped := _shipped_yaml(task)).is_file():
         return shipped
     if task.endswith((".yaml", ".yml")):
@@ -89,20 +90,20 @@ def _shipped_yaml(name: str) -> Path:
     return _SHIPPED_TASKS / name / f"{name}.yaml"
 
 
-class _TagBlindLoader(yaml.SafeLoader):
-    """Reads lm-eval's YAML without importing what its ``!function`` tags name."""
+class _TagsAsTextLoader(yaml.SafeLoader):
+    """Reads lm-eval's YAML without importing the functions of its ``!function`` tags."""
 
 
 def _tag_as_text(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> object:
     return node.value
 
 
-_TagBlindLoader.add_multi_constructor("!", _tag_as_text)
+_TagsAsTextLoader.add_multi_constructor("!", _tag_as_text)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config: object = yaml.load(path.read_text("utf-8"), Loader=_TagBlindLoader)
+        config: object = yaml.load(path.read_text("utf-8"), Loader=_TagsAsTextLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise EvaluationInputError(
             f"{path}: cannot be read as an lm-eval task: {' '.join(str(error).split())}"
@@ -119,7 +120,7 @@ def _included(path: Path, config: dict[str, Any]) -> list[Path]:
 
 
 def _yaml_chain(path: Path) -> list[Path]:
-    """Return ``path`` and every YAML file it includes, however deep, each once."""
+    """Return ``path`` and all YAML files it includes, directly or indirectly, each once."""
     chain: list[Path] = []
     waiting = [path]
     while waiting:
@@ -138,9 +139,9 @@ def _read_with_includes(path: Path) -> dict[str, Any]:
 
 
 def _source_digest(path: Path) -> str:
-    """Digest the YAML chain, the Python files beside each YAML, and the modules its ``!function`` tags name by path.
+    """Digest the YAML chain, the Python files beside each YAML, and the modules of its ``!function`` tags.
 
-    A ``!function`` from an installed package is not followed.
+    Modules of installed packages are left out.
     """
     chain = _yaml_chain(path)
     functions: set[Path] = set()
@@ -149,6 +150,6 @@ def _source_digest(path: Path) -> str:
         for module in re.findall(r"!function\s+([\w.]+)\.\w+", yaml_path.read_text("utf-8")):
             named = yaml_path.parent / f"{module.replace('.', '/')}.py"
             functions |= {named} if named.is_file() else set()
-    # Names without directories: the same task in another place is the same task.
+    # Names without directories: a copied task is the same task.
     contents = [(source.name, hashlib.sha256(source.read_bytes()).hexdigest()) for source in (*chain, *functions)]
     return digest(sorted(contents))

@@ -1,4 +1,4 @@
-"""The names of lm-eval's own tasks, read from its files: its index takes fifteen seconds to build, this half of one."""
+"""Names of lm-eval's own tasks, read from its YAML files in half a second; lm-eval's own index takes 15 s."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NAME = re.compile(rb"""^["']?(task|group|tag|class)["']?[ \t]*:[ \t]*["']?([^\s
 
 @dataclass(frozen=True)
 class TaskNames:
-    """What lm-eval's YAML files define."""
+    """Names that lm-eval's YAML files define."""
 
     tasks: dict[str, Path] = field(default_factory=dict[str, Path])
-    """Tasks that a YAML file defines whole: name -> file."""
+    """Tasks that one YAML file defines completely: name -> file."""
     others: set[str] = field(default_factory=set[str])
     """Groups, tags, and tasks written in Python."""
 
 
 @cache
 def installed_task_names() -> TaskNames:
-    """Return the names that lm-eval's own files hold at the start of a line; empty where it is not installed.
+    """Return the names that stand at the start of a line in lm-eval's YAML files; empty if it is not installed.
 
     lm-eval is not imported.
     """
@@ -43,24 +43,24 @@ def installed_task_names() -> TaskNames:
 
 
 def _add_names(names: TaskNames, path: Path) -> None:
-    found = {key: value.decode("utf-8", "replace") for key, value in _NAME.findall(path.read_bytes())}
-    if b"task" in found and found[b"task"] and b"class" not in found and b"group" not in found:
-        names.tasks.setdefault(found[b"task"], path)
-    names.others.update(value for value in found.values() if value and value not in names.tasks)
+    keys = {key: value.decode("utf-8", "replace") for key, value in _NAME.findall(path.read_bytes())}
+    if keys.get(b"task") and b"class" not in keys and b"group" not in keys:
+        names.tasks.setdefault(keys[b"task"], path)
+    names.others.update(value for value in keys.values() if value and value not in names.tasks)
 
 
 def check_name(name: str, shipped: Iterable[str]) -> None:
-    """Raise :class:`EvaluationInputError`, with the nearest names, unless lm-eval has a task or group ``name``.
+    """Raise :class:`EvaluationInputError` with the nearest names if lm-eval has no task or group ``name``.
 
     Args:
         name: As the user wrote it.
-        shipped: Tasks that Mergeline adds.
+        shipped: Names of the tasks that Mergeline adds.
     """
     names = installed_task_names()
     if name in names.tasks or name in names.others:
         return
     known = {*names.tasks, *names.others, *shipped}
-    # A few names stand in lists or are made up while lm-eval reads its files: only its own index holds them all.
+    # A few names stand in lists or are generated while lm-eval reads its files: only its own index is complete.
     known |= _indexed_names()
     if name not in known:
         near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)

@@ -1,1 +1,1 @@
-"""Evaluations as text, as a page and as published JSON."""
+"""Evaluation reports as text, as an HTML page and as published JSON."""

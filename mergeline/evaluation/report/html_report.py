@@ -1,29 +1,35 @@
-"""An evaluation for people who look rather than read: one HTML page that needs nothing but itself."""
+"""An evaluation report as one HTML page that needs nothing but itself; its template is ``report.html``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from mergeline.evaluation.compare.changed_questions import changed_questions
 from mergeline.evaluation.compare.comparison import NOT_COMPARABLE
-from mergeline.evaluation.report.html_markup import portable, section, table, task_name
-from mergeline.evaluation.report.html_sections import (
-    breakdowns,
-    changed,
-    geometry_map,
-    letters_and_calibration,
-    sample_answers,
+from mergeline.evaluation.compare.model_summary import letter
+from mergeline.evaluation.report.svg_charts import (
+    Estimate,
+    Mark,
+    calibration_chart,
+    heat_map,
+    histogram_chart,
+    interval_chart,
 )
-from mergeline.evaluation.report.svg_charts import Estimate, Mark, interval_chart
 from mergeline.evaluation.report.tables import own_tables
-from mergeline.evaluation.results import Comparison, EvaluationReport, Sample
-from mergeline.evaluation.summaries import GeometryCell
+from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport, Sample
+from mergeline.merge.geometry import TensorGeometry
 from mergeline.merge.manifest import Manifest
+from mergeline.support.templates import load_template
 
-_STYLE = Path(__file__).with_name("html_report.css")
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+CHANGED_SHOWN = 40
+"""Most changed questions that the page lists."""
 
 
 def render_report(
@@ -33,69 +39,63 @@ def render_report(
     recipe_text: str = "",
     manifest: Manifest | None = None,
     prompts: Mapping[str, str] = MappingProxyType({}),
-    geometry: Sequence[GeometryCell] = (),
+    geometry: Sequence[TensorGeometry] = (),
 ) -> str:
-    """Return a page with everything known of an evaluation; a browser fetches nothing for it.
+    """Return an HTML page with all results of an evaluation; a browser loads nothing else for it.
 
     Args:
-        report: The merge beside its parents.
-        samples: Prompts and what each model wrote after them.
+        report: A merge beside its parents.
+        samples: Prompts with the models' completions.
         recipe_text: The recipe as written.
-        manifest: What the merge is made of.
-        prompts: Question's identifier -> what the models read, shown for questions that changed sides.
-        geometry: Cosines between the sources by layer and kind of tensor; none: no heat map.
+        manifest: The merge's manifest, for its lineage.
+        prompts: Question's identifier -> prompt, shown for questions that changed sides.
+        geometry: The merge's geometry; drawn where cosines between the sources were measured.
     """
-    sections = [
-        _head(report),
-        _accuracy(report),
-        _comparisons(report),
-        breakdowns(report),
-        letters_and_calibration(report),
-        sample_answers(samples, report.merge.label),
-        geometry_map(geometry),
-        changed(report, prompts),
-        _origin(report, recipe_text, manifest),
-    ]
-    title = f"{report.merge.label} on {task_name(report)}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # Even text of a model or a data set that slipped through as markup could load nothing.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n<body>\n"
-        + "\n".join(filter(None, sections))
-        + "\n</body>\n</html>\n"
+    merge, comparisons = report.merge, (*report.comparisons, *report.parent_comparisons)
+    names = _short_names(report)
+
+    def pair_name(pair: Comparison) -> str:
+        return f"{names[pair.label]} - {names[pair.reference]}"
+
+    samples_by_prompt: dict[str, list[Sample]] = {}
+    for sample in samples:
+        samples_by_prompt.setdefault(sample.prompt, []).append(sample)
+    filters = {"signed": "{:+.3f}".format, "letter": letter, "portable": _portable}
+    return load_template(Path(__file__).with_name("report.html"), filters).render(
+        NOT_COMPARABLE=NOT_COMPARABLE,
+        CHANGED_SHOWN=CHANGED_SHOWN,
+        zip=zip,
+        dtype=_dtype,
+        report=report,
+        merge=merge,
+        task_name=_task_name(report),
+        clusters=len({answer.cluster for answer in merge.answers}),
+        accuracy_chart=_accuracy_chart(report),
+        comparisons=comparisons,
+        pair_name=pair_name,
+        difference_chart=_difference_chart(
+            {pair_name(pair): pair for pair in comparisons if pair.verdict != NOT_COMPARABLE}, merge.label
+        ),
+        letter_charts=_letter_charts(report),
+        calibration_charts=[
+            (
+                f"{summary.label}: error {summary.calibration_error:.3f}",
+                calibration_chart(summary.calibration, summary.label),
+            )
+            for summary in report.summaries
+        ],
+        samples_by_prompt=samples_by_prompt,
+        cosine_map=heat_map(geometry, "Cosine between the sources"),
+        changed=changed_questions(report),
+        prompts=prompts,
+        recipe_text=recipe_text,
+        manifest=manifest,
+        settings=_settings(report),
+        own_tables=own_tables(report.evaluations),
     )
 
 
-def _head(report: EvaluationReport) -> str:
-    merge = report.merge
-    clusters = len({answer.cluster for answer in merge.answers})
-    cards = "".join(
-        f'<li class="{escape(one.verdict)}"><strong>{escape(one.verdict)}</strong>{escape(_in_short(one))}</li>'
-        for one in report.comparisons
-    )
-    flags = "".join(f"<li>{escape(flag)}</li>" for flag in report.flags)
-    return (
-        f'<h1>{escape(merge.label)}</h1><p class="quiet">lm-eval task {escape(task_name(report))}, '
-        f"{merge.n_questions:,} questions"
-        + (f" in {clusters:,} clusters" if clusters != merge.n_questions else "")
-        + f", {escape(merge.loaded_dtype or merge.settings.dtype)}</p>"
-        + (f'<ul class="verdicts">{cards}</ul>' if cards else "")
-        + (f'<ul class="flags">{flags}</ul>' if flags else "")
-    )
-
-
-def _in_short(one: Comparison) -> str:
-    if one.verdict == NOT_COMPARABLE:
-        return f"against {one.reference}: {one.reason}"
-    return (
-        f"against {one.reference}: {one.difference:+.3f}, 95 % interval {one.low:+.3f} to {one.high:+.3f}; "
-        f"{one.wins} won, {one.losses} lost"
-    )
-
-
-def _accuracy(report: EvaluationReport) -> str:
+def _accuracy_chart(report: EvaluationReport) -> Markup:
     marks = [
         Mark(report.chance_accuracy, f"chance {report.chance_accuracy:.3f}"),
         Mark(report.majority_accuracy, f"majority answer {report.majority_accuracy:.3f}"),
@@ -103,125 +103,77 @@ def _accuracy(report: EvaluationReport) -> str:
     if report.oracle_accuracy is not None and report.parent_comparisons:
         marks.append(Mark(report.oracle_accuracy, f"some parent right {report.oracle_accuracy:.3f}"))
     estimates = [
-        Estimate(one.label, one.accuracy, one.low, one.high, f"{one.accuracy:.3f} ({one.low:.3f} to {one.high:.3f})",
-                 is_accented=one.label == report.merge.label)
-        for one in report.summaries
-    ]  # fmt: skip
-    rows = [
-        (
-            escape(one.label),
-            f"{one.accuracy:.4f}",
-            f"±{evaluation.stderr:.4f}",
-            "unknown" if one.clustered_stderr is None else f"±{one.clustered_stderr:.4f}",
-            f"{one.above_majority:+.3f}",
-            f"{one.gold_probability:.3f}",
-            f"{one.brier:.3f}",
-            f"{one.calibration_error:.3f}",
-            escape(evaluation.loaded_dtype or evaluation.settings.dtype),
+        Estimate(
+            summary.label,
+            summary.accuracy,
+            summary.low,
+            summary.high,
+            f"{summary.accuracy:.3f} ({summary.low:.3f} to {summary.high:.3f})",
+            is_accented=summary.label == report.merge.label,
         )
-        for one, evaluation in zip(report.summaries, report.evaluations, strict=False)
+        for summary in report.summaries
     ]
-    header = ("model", "acc", "stderr (lm-eval)", "stderr by cluster", "above majority", "gold probability", "Brier",
-              "calibration error", "dtype")  # fmt: skip
-    note = (
-        '<p class="quiet">Lines are 95 % intervals, Wilson\'s, on as many independent questions as the clustered ones '
-        "are worth.</p>"
-    )
-    return section(
-        "Accuracy", interval_chart(estimates, marks, 0.0, 1.0, "Accuracy with 95 % intervals") + note
-        + table(header, rows, is_merge=[one.label == report.merge.label for one in report.summaries]),
-    )  # fmt: skip
+    return interval_chart(estimates, marks, 0.0, 1.0, "Accuracy with 95 % intervals")
 
 
-def _comparisons(report: EvaluationReport) -> str:
-    comparisons = (*report.comparisons, *report.parent_comparisons)
-    shown = [one for one in comparisons if one.verdict != NOT_COMPARABLE]
+def _difference_chart(comparisons: Mapping[str, Comparison], merge_label: str) -> Markup | str:
+    """Draw the differences of comparable pairs, given by the pair's name; empty if there are none."""
     if not comparisons:
         return ""
-    chart, names = "", _short_names(report)
-    if shown:
-        reach = max(0.05, *(max(abs(one.low), abs(one.high), one.margin) for one in shown))
-        estimates = [
-            Estimate(_pair(one, names), one.difference, one.low, one.high,
-                     f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})",
-                     is_accented=one.label == report.merge.label)
-            for one in shown
-        ]  # fmt: skip
-        marks = [Mark(0.0, "equal"), Mark(-shown[0].margin, f"margin {-shown[0].margin:g}")]
-        chart = interval_chart(estimates, marks, -reach, reach, "Paired differences in accuracy")
-    header = ("pair", "difference", "95 % interval", "won", "lost", "both right", "both wrong", "p (McNemar)",
-              "p by cluster", "detectable", "verdict", "not worse")  # fmt: skip
-    note = (
-        '<p class="quiet">Paired over the questions; p values exact and Holm-corrected. A verdict takes both p values '
-        "below 0.05 and an interval that excludes 0. “Detectable” is the smallest true difference that such data "
-        "reveals four times in five. “Not worse” means that the interval lies above minus the margin, "
-        f"{comparisons[0].margin:g}.</p>"
-    )
-    return section("Paired differences", chart + note + table(header, [_compared(one, names) for one in comparisons]))
-
-
-def _short_names(report: EvaluationReport) -> dict[str, str]:
-    """Return label -> its last part, where that tells all models apart; pairs of whole labels fill the page."""
-    names = {one.label: one.label.rstrip("/").rpartition("/")[2] for one in report.evaluations}
-    return names if len(set(names.values())) == len(names) else {label: label for label in names}
-
-
-def _pair(one: Comparison, names: Mapping[str, str]) -> str:
-    return f"{names[one.label]} - {names[one.reference]}"
-
-
-def _compared(one: Comparison, names: Mapping[str, str]) -> tuple[str, ...]:
-    pair = escape(_pair(one, names))
-    if one.verdict == NOT_COMPARABLE:
-        return (pair, f"{one.difference:+.3f}", *[""] * 8, escape(f"{one.verdict}: {one.reason}"), "")
-    return (
-        pair,
-        f"{one.difference:+.3f}",
-        f"{one.low:+.3f} to {one.high:+.3f}",
-        *(str(count) for count in (one.wins, one.losses, one.both_right, one.both_wrong)),
-        f"{one.p_value:.2g}",
-        f"{one.clustered_p_value:.2g}",
-        "" if one.detectable is None else f"{one.detectable:.3f}",
-        f'<span class="{escape(one.verdict)}">{escape(one.verdict)}</span>',
-        "yes" if one.is_not_inferior else "not shown",
-    )
-
-
-def _origin(report: EvaluationReport, recipe_text: str, manifest: Manifest | None) -> str:
-    merge = report.merge
-    parts: list[str] = []
-    if recipe_text:
-        parts.append(f"<h3>Recipe</h3><pre>{escape(recipe_text.strip())}</pre>")
-    if manifest is not None:
-        rows = [
-            (escape(portable(source.repo_id or source.label)), f"<code>{escape(source.commit or 'local')}</code>",
-             escape(source.license or "none declared"))
-            for source in manifest.sources
-        ]  # fmt: skip
-        parts.append(
-            f"<h3>Lineage</h3><p>Plan <code>{escape(manifest.plan_digest)}</code>, made {escape(manifest.created_at)} "
-            f"with Mergeline {escape(manifest.engine_version)}; {manifest.parameter_count:,} parameters.</p>"
-            + table(("source", "commit", "licence"), rows, texts=3)
+    reach = max(0.05, *(max(abs(pair.low), abs(pair.high), pair.margin) for pair in comparisons.values()))
+    estimates = [
+        Estimate(
+            name,
+            pair.difference,
+            pair.low,
+            pair.high,
+            f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})",
+            is_accented=pair.label == merge_label,
         )
-    settings = {
+        for name, pair in comparisons.items()
+    ]
+    margin = next(iter(comparisons.values())).margin
+    marks = [Mark(0.0, "equal"), Mark(-margin, f"margin {-margin:g}")]
+    return interval_chart(estimates, marks, -reach, reach, "Paired differences in accuracy")
+
+
+def _letter_charts(report: EvaluationReport) -> list[tuple[str, Markup]]:
+    histograms = [(summary.label, summary.histogram) for summary in report.summaries]
+    histograms += [("right answers", summary.target_histogram) for summary in report.summaries[-1:]]
+    tallest = max((count for _, histogram in histograms for count in histogram), default=0)
+    return [(label, histogram_chart(histogram, tallest, f"Letters: {label}")) for label, histogram in histograms]
+
+
+def _settings(report: EvaluationReport) -> dict[str, str]:
+    merge = report.merge
+    return {
         **{name: "default" if value is None else str(value) for name, value in asdict(merge.settings).items()},
-        "dataset": portable(merge.settings.dataset or "the task's own"),
-        "task": task_name(report),
+        "dataset": _portable(merge.settings.dataset or "the task's own"),
+        "task": _task_name(report),
         "task version": merge.task_version,
         "questions and prompts, sha256": merge.task_hash,
         "task source, sha256": merge.task_digest or "lm-eval's own",
         "data, sha256": merge.questions_digest or "the task's own",
-        **{f"{one.label}, sha256": one.model_digest for one in report.evaluations},
+        **{f"{evaluation.label}, sha256": evaluation.model_digest for evaluation in report.evaluations},
         **merge.versions,
     }
-    rows = [(escape(name), f"<code>{escape(value)}</code>") for name, value in settings.items()]
-    parts.append(
-        f"<details><summary>Settings, digests and versions</summary>{table(('', ''), rows, texts=2)}</details>"
-    )
-    if merge.prompt_source:
-        parts.append(
-            f"<details><summary>Source of the prompt</summary><pre>{escape(merge.prompt_source)}</pre></details>"
-        )
-    if tables := own_tables(report.evaluations):
-        parts.append(f"<details><summary>lm-eval's own tables</summary><pre>{escape(tables)}</pre></details>")
-    return section("Where it comes from", "".join(parts))
+
+
+def _short_names(report: EvaluationReport) -> dict[str, str]:
+    """Return label -> its last part if those are distinct, else the whole label; long pair names fill the page."""
+    names = {evaluation.label: evaluation.label.rstrip("/").rpartition("/")[2] for evaluation in report.evaluations}
+    return names if len(set(names.values())) == len(names) else {label: label for label in names}
+
+
+def _dtype(evaluation: Evaluation) -> str:
+    return evaluation.loaded_dtype or evaluation.settings.dtype
+
+
+def _task_name(report: EvaluationReport) -> str:
+    """Return the lm-eval task's name, also if it was given as a file."""
+    return Path(report.merge.settings.task).stem
+
+
+def _portable(location: str) -> str:
+    """Shorten an absolute path to its name: it tells where somebody keeps a file, and often who."""
+    return Path(location).name if Path(location).is_absolute() else location

@@ -1,4 +1,4 @@
-"""The charts of the HTML report as inline SVG; colours come from the page's style, so that they follow its theme."""
+"""The charts of the HTML report as inline SVG; colours come from the page's style and follow its theme."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from mergeline.evaluation.summaries import CalibrationBin, GeometryCell
+from markupsafe import Markup
+
+from mergeline.evaluation.compare.model_summary import letter
+from mergeline.evaluation.results import CalibrationBin
+from mergeline.merge.geometry import TensorGeometry
 
 _AXIS = 26
 _LETTER = 7.8
-"""Width of a letter of a label, in the widest of the fonts that browsers fall back to."""
+"""Width of a letter in the widest of the browsers' fallback fonts, in pixels."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, as a row of a chart."""
+    """A number with its interval: one row of an interval chart."""
 
     label: str
     value: float
@@ -36,35 +40,35 @@ class Mark:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the parts of an interval chart stand, in pixels."""
+    """Positions and sizes of the parts of an interval chart, in pixels."""
 
     left: float
     plot: float
     right: float
     row: float
     longest_label: int
-    """Letters; what is longer loses its beginning."""
+    """In letters; the beginning of a longer label is cut."""
     is_stacked: bool
-    """Whether label and note stand above and below their line, for want of room beside it."""
+    """Whether label and note stand above and below their line instead of beside it."""
 
 
-def interval_chart(estimates: Sequence[Estimate], marks: Sequence[Mark], low: float, high: float, title: str) -> str:
-    """Draw estimates with their intervals, one a row, on an axis from ``low`` to ``high``, under labelled lines.
+def interval_chart(estimates: Sequence[Estimate], marks: Sequence[Mark], low: float, high: float, title: str) -> Markup:
+    """Draw estimates with intervals, one per row, and labelled vertical lines, on an axis from ``low`` to ``high``.
 
-    Twice, for a wide and a narrow page; the page's style shows one of them.
+    The chart is drawn twice, for a wide and for a narrow page; the page's style shows one of them.
     """
-    longest = min(46, max(len(one.label) for one in estimates))
+    longest = min(46, max(len(estimate.label) for estimate in estimates))
     wide = _Layout(left=24 + _LETTER * longest, plot=470, right=195, row=34, longest_label=46, is_stacked=False)
     narrow = _Layout(left=12, plot=310, right=22, row=66, longest_label=38, is_stacked=True)
-    return "".join(
-        f'<div class="{name}">{_interval_chart(layout, estimates, marks, (low, high), title)}</div>'
+    return Markup("").join(
+        Markup('<div class="{}">{}</div>').format(name, _interval_chart(layout, estimates, marks, (low, high), title))
         for name, layout in (("wide", wide), ("narrow", narrow))
     )
 
 
 def _interval_chart(
     layout: _Layout, estimates: Sequence[Estimate], marks: Sequence[Mark], span: tuple[float, float], title: str
-) -> str:
+) -> Markup:
     low, high = span
     top = 18.0 * len(marks) + 8
     bottom = top + layout.row * len(estimates)
@@ -81,28 +85,29 @@ def _interval_chart(
             f'<text class="mark-label" x="{x(mark.value) + shift:.1f}" y="{y}" text-anchor="{anchor}">'
             f"{escape(mark.label)}</text>"
         )
-    for number, one in enumerate(estimates):
-        parts.append(_estimate(layout, one, top + layout.row * number, x))
+    for number, estimate in enumerate(estimates):
+        parts.append(_estimate(layout, estimate, top + layout.row * number, x))
     return _svg(layout.left + layout.plot + layout.right, bottom + _AXIS, title, parts)
 
 
-def _estimate(layout: _Layout, one: Estimate, top: float, x: Callable[[float], float]) -> str:
+def _estimate(layout: _Layout, estimate: Estimate, top: float, x: Callable[[float], float]) -> str:
     end = layout.left + layout.plot
     line = top + (34 if layout.is_stacked else layout.row / 2)
     label, note = ((layout.left, line - 15, "start"), (end - 8, line + 22, "end")) if layout.is_stacked else (
         (layout.left - 14, line + 4.5, "end"), (end + 14, line + 4.5, "start"))  # fmt: skip
-    kind = "estimate accented" if one.is_accented else "estimate"
+    kind = "estimate accented" if estimate.is_accented else "estimate"
+    low, high, value = x(estimate.low), x(estimate.high), x(estimate.value)
     return (
         f'<text x="{label[0]:.1f}" y="{label[1]:.1f}" text-anchor="{label[2]}">'
-        f"{escape(_shortened(one.label, layout.longest_label))}</text>"
-        f'<g class="{kind}"><line x1="{x(one.low):.1f}" x2="{x(one.high):.1f}" y1="{line:.1f}" y2="{line:.1f}"/>'
-        f'<circle cx="{x(one.value):.1f}" cy="{line:.1f}" r="5.5"/></g>'
-        f'<text class="note" x="{note[0]:.1f}" y="{note[1]:.1f}" text-anchor="{note[2]}">{escape(one.note)}</text>'
+        f"{escape(_shortened(estimate.label, layout.longest_label))}</text>"
+        f'<g class="{kind}"><line x1="{low:.1f}" x2="{high:.1f}" y1="{line:.1f}" y2="{line:.1f}"/>'
+        f'<circle cx="{value:.1f}" cy="{line:.1f}" r="5.5"/></g>'
+        f'<text class="note" x="{note[0]:.1f}" y="{note[1]:.1f}" text-anchor="{note[2]}">{escape(estimate.note)}</text>'
     )
 
 
-def histogram_chart(counts: Sequence[int], tallest: int, title: str) -> str:
-    """Draw how often each letter was given as bars; one of ``tallest`` questions would fill the height."""
+def histogram_chart(counts: Sequence[int], tallest: int, title: str) -> Markup:
+    """Draw the number of times each letter was given; a bar of ``tallest`` fills the height."""
     height, width = 84, 34
     parts: list[str] = []
     for choice, count in enumerate(counts):
@@ -112,18 +117,18 @@ def histogram_chart(counts: Sequence[int], tallest: int, title: str) -> str:
         parts.append(
             f'<rect class="bar" x="{left}" y="{height + 18 - tall:.1f}" width="{width}" height="{tall:.1f}"/>'
             f'<text class="note" x="{middle}" y="{height + 13 - tall:.1f}" text-anchor="middle">{count}</text>'
-            f'<text x="{middle}" y="{height + 34}" text-anchor="middle">{chr(ord("A") + choice)}</text>'
+            f'<text x="{middle}" y="{height + 34}" text-anchor="middle">{letter(choice)}</text>'
         )
     return _svg(16 + len(counts) * (width + 8), height + 40, title, parts)
 
 
-def calibration_chart(bins: Sequence[CalibrationBin], title: str) -> str:
-    """Draw the share of right answers over confidence; a calibrated model follows the diagonal.
+def calibration_chart(bins: Sequence[CalibrationBin], title: str) -> Markup:
+    """Draw accuracy over confidence; a calibrated model follows the diagonal.
 
-    The area of a point is the share of questions in its bin.
+    A point's area grows with the share of questions in its bin.
     """
     size, left, top = 150, 30, 18
-    total = sum(one.count for one in bins) or 1
+    total = sum(bin.count for bin in bins) or 1
     bottom = top + size
     parts = [
         f'<rect class="frame" x="{left}" y="{top}" width="{size}" height="{size}"/>',
@@ -134,22 +139,29 @@ def calibration_chart(bins: Sequence[CalibrationBin], title: str) -> str:
             f'<text class="tick" x="{left + size * value:.1f}" y="{bottom + 15}" text-anchor="middle">{value:g}</text>'
             f'<text class="tick" x="{left - 5}" y="{bottom - size * value + 4:.1f}" text-anchor="end">{value:g}</text>'
         )
-    for one in bins:
-        if one.count:
-            x, y = left + size * one.confidence, bottom - size * one.accuracy
-            radius = 3 + 11 * (one.count / total) ** 0.5
+    for bin in bins:
+        if bin.count:
+            x, y = left + size * bin.confidence, bottom - size * bin.accuracy
+            radius = 3 + 11 * (bin.count / total) ** 0.5
             parts.append(
-                f'<circle class="bubble" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{one.count} questions: '
-                f"sure to {one.confidence:.2f}, right in {one.accuracy:.2f}</title></circle>"
+                f'<circle class="bubble" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{bin.count} questions: '
+                f"sure to {bin.confidence:.2f}, right in {bin.accuracy:.2f}</title></circle>"
             )
     return _svg(left + size + 20, bottom + 22, title, parts)
 
 
-def heat_map(cells: Sequence[GeometryCell], title: str) -> str:
-    """Draw one cell per layer and tensor kind, the darker the further the cosine is below the largest."""
-    kinds = list(dict.fromkeys(cell.kind for cell in cells))
-    layers = sorted({cell.layer for cell in cells}, key=lambda layer: (layer is None, layer or 0))
-    low, high = min(cell.value for cell in cells), max(cell.value for cell in cells)
+def heat_map(geometry: Sequence[TensorGeometry], title: str) -> Markup:
+    """Draw a cell per layer and kind of tensor, darker for a smaller cosine between the sources.
+
+    Returns:
+        Empty if no cosine was measured.
+    """
+    cells = [(tensor.layer, tensor.kind, tensor.cosine) for tensor in geometry if tensor.cosine is not None]
+    if not cells:
+        return Markup("")
+    kinds = list(dict.fromkeys(kind for _, kind, _ in cells))
+    layers = sorted({layer for layer, _, _ in cells}, key=lambda layer: (layer is None, layer or 0))
+    low, high = min(cosine for _, _, cosine in cells), max(cosine for _, _, cosine in cells)
     width = max(6.0, min(46.0, 760 / len(layers)))
     left = 20 + _LETTER * max(min(len(kind), 32) for kind in kinds)
     parts: list[str] = []
@@ -161,19 +173,19 @@ def heat_map(cells: Sequence[GeometryCell], title: str) -> str:
     for column, layer in enumerate(layers):
         if layer is None or column % every == 0:
             name = "other" if layer is None else str(layer)
-            # "other" is wider than its column, which is the last.
+            # "other" is wider than its column, the last one.
             x = left + width * (column + 0.5) + (0 if layer is not None else 12)
             parts.append(
                 f'<text class="tick" x="{x:.1f}" y="{len(kinds) * 22 + 24}" text-anchor="middle">{name}</text>'
             )
-    for cell in cells:
-        share = (high - cell.value) / (high - low) if high > low else 0.0
-        where = "outside the layers" if cell.layer is None else f"layer {cell.layer}"
-        x, y = left + width * layers.index(cell.layer), kinds.index(cell.kind) * 22 + 9
+    for layer, kind, cosine in cells:
+        share = (high - cosine) / (high - low) if high > low else 0.0
+        where = "outside the layers" if layer is None else f"layer {layer}"
+        x, y = left + width * layers.index(layer), kinds.index(kind) * 22 + 9
         parts.append(
             f'<rect class="cell" style="--share:{100 * share:.0f}%" x="{x:.1f}" y="{y}" '
             f'width="{max(1.0, width - 1):.1f}" height="21">'
-            f"<title>{escape(cell.kind)}, {where}: {cell.value:.4f}</title></rect>"
+            f"<title>{escape(kind)}, {where}: {cosine:.4f}</title></rect>"
         )
     foot = len(kinds) * 22 + 48
     legend = f"cosine, by layer: faint {high:.4f}, strong {low:.4f}"
@@ -193,12 +205,12 @@ def _axis(low: float, high: float, top: float, bottom: float, x: Callable[[float
 
 
 def _shortened(label: str, most: int) -> str:
-    # The tables hold the whole label.
+    # The tables show the whole label.
     return label if len(label) <= most else f"…{label[1 - most :]}"
 
 
-def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:
-    return (
+def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> Markup:
+    return Markup(
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )

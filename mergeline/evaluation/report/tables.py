@@ -1,4 +1,4 @@
-"""Evaluations as text: Markdown tables that also read well in a terminal."""
+"""Evaluation reports as text: Markdown that also reads well in a terminal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mergeline.evaluation.compare.comparison import NO_DIFFERENCE, NOT_COMPARABLE
-from mergeline.evaluation.compare.model_summary import accuracy_interval
-from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport
-from mergeline.evaluation.summaries import Breakdown, ModelSummary
+from mergeline.evaluation.compare.model_summary import accuracy_interval, letter
+from mergeline.evaluation.results import Breakdown, Comparison, Evaluation, EvaluationReport, ModelSummary
+from mergeline.support.text import table
 
 _HEADERS = ("Model", "Task", "Version", "Filter", "n-shot", "Metric", "Value", "Stderr", "95 % interval")
 
 
 def results_table(evaluations: Sequence[Evaluation]) -> str:
-    """Return lm-eval's columns for several models, one row each, with Wilson's interval beside lm-eval's own stderr.
-
-    Where questions share clusters, the interval is that of as many independent questions as they are worth.
-    """
+    """Return a table with lm-eval's columns, one row per model, and a Wilson interval that accounts for clusters."""
     return _markdown(_HEADERS, [_row(evaluation) for evaluation in evaluations])
 
 
 def comparison_line(comparison: Comparison) -> str:
-    """Return one sentence on two models: verdict, difference, interval, counts and p value."""
+    """Return one sentence about a comparison: verdict, difference, interval, counts and p values."""
     pair = f"{comparison.label} against {comparison.reference}: {comparison.verdict}"
     if comparison.verdict == NOT_COMPARABLE:
         return f"{pair} ({comparison.reason})"
@@ -43,11 +40,7 @@ def comparison_line(comparison: Comparison) -> str:
 
 
 def report_text(report: EvaluationReport) -> str:
-    """Return all of a report that fits on a screen, as Markdown.
-
-    The results table, the baselines, one line for each comparison and one for each flag, the letters given, the
-    breakdowns, and lm-eval's own tables as it printed them.
-    """
+    """Return a report as Markdown: results, baselines, comparisons, flags, summaries, breakdowns, lm-eval's tables."""
     questions, clusters = report.merge.n_questions, len({answer.cluster for answer in report.merge.answers})
     counts = f"{questions:,} questions" + ("" if clusters == questions else f" in {clusters:,} clusters")
     baselines = f"Chance {report.chance_accuracy:.3f}, majority answer {report.majority_accuracy:.3f}"
@@ -69,14 +62,14 @@ def report_text(report: EvaluationReport) -> str:
 
 
 def summary_table(summaries: Sequence[ModelSummary]) -> str:
-    """Return what accuracy alone does not say: clustered stderr, probability of the right answer, letters given."""
+    """Return a table of each model's clustered stderr, probability of the right answer, calibration and letters."""
     if not summaries:
         return ""
-    letters = "/".join(chr(ord("A") + choice) for choice in range(len(summaries[0].histogram)))
+    letters = "/".join(letter(choice) for choice in range(len(summaries[0].histogram)))
     headers = ("Model", "Clustered stderr", "Above majority", "Gold probability", "Brier", "ECE", f"Answers {letters}")
     rows: list[Sequence[str]] = [
         (
-            _cell(summary.label),
+            summary.label,
             "unknown" if summary.clustered_stderr is None else f"±{summary.clustered_stderr:.4f}",
             f"{summary.above_majority:+.3f}",
             f"{summary.gold_probability:.3f}",
@@ -92,16 +85,16 @@ def summary_table(summaries: Sequence[ModelSummary]) -> str:
 
 def breakdown_table(breakdown: Breakdown) -> str:
     """Return the accuracy of every model on every value of a column, each with its 95 % interval."""
-    labels = [score.label for score in breakdown.slices[0].scores] if breakdown.slices else []
+    labels = [score.label for score in breakdown.groups[0].scores] if breakdown.groups else []
     rows = [
         (
-            _cell(one.value) or "(none)",
-            str(one.n_questions),
-            *(f"{score.accuracy:.3f} ({score.low:.2f} to {score.high:.2f})" for score in one.scores),
+            group.value or "(none)",
+            str(group.n_questions),
+            *(f"{score.accuracy:.3f} ({score.low:.2f} to {score.high:.2f})" for score in group.scores),
         )
-        for one in breakdown.slices
+        for group in breakdown.groups
     ]
-    return _markdown((_cell(breakdown.column), "n", *map(_cell, labels)), rows)
+    return _markdown((breakdown.column, "n", *labels), rows)
 
 
 def own_tables(evaluations: Sequence[Evaluation]) -> str:
@@ -113,31 +106,17 @@ def own_tables(evaluations: Sequence[Evaluation]) -> str:
 def _row(evaluation: Evaluation) -> tuple[str, ...]:
     interval = accuracy_interval(evaluation.answers)
     return (
-        _cell(evaluation.label),
+        evaluation.label,
         Path(evaluation.settings.task).stem,
         evaluation.task_version.removesuffix(".0"),
         "none",
         str(evaluation.n_shot),
         "acc",
-        _fraction(evaluation.accuracy),
+        f"{evaluation.accuracy:.4f}".removesuffix("0"),
         f"±{evaluation.stderr:.4f}",
         f"{interval.low:.3f} to {interval.high:.3f}",
     )
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _fraction(value: float) -> str:
-    text = f"{value:.4f}"
-    return text.removesuffix("0")
-
-
 def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[column]) for line in (headers, *rows)) for column in range(len(headers))]
-
-    def rendered(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    return "\n".join([rendered(headers), rendered(["-" * width for width in widths]), *map(rendered, rows)])
+    return "\n".join(table(headers, rows))

@@ -1,1 +1,1 @@
-"""The process that loads models, scores them and lets them write."""
+"""The separate process that loads models, scores them and generates text."""

@@ -1,7 +1,7 @@
-"""The process that loads models: ``python -m mergeline.evaluation.worker REQUEST.json``.
+"""Entry point of the worker process: ``python -m mergeline.evaluation.worker REQUEST.json``.
 
-Standard output carries progress, one line a step; everything the libraries say goes to standard error. The answer is
-``result.json`` beside the request, or ``failure.json`` where the failure is understood.
+Standard output carries lines of progress; output of the libraries goes to standard error. The result is
+``result.json`` beside the request, or ``failure.json`` for an expected failure.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mergeline.evaluation.results import EvaluationSettings
 from mergeline.evaluation.worker.process import FAILURE_NAME, RESULT_NAME, TaskDataError
 
 ORPHANED = 3
-"""Exit status of a worker whose parent has gone."""
+"""Exit status of a worker whose parent process has ended."""
 
 
 def main(request_path: Path) -> int:
-    """Do what the request asks; return the exit status."""
+    """Run the requested job and return the exit status."""
     progress = _private_stdout()
     _exit_with_parent()
     request = json.loads(request_path.read_text("utf-8"))
@@ -51,7 +51,8 @@ def _evaluate(request: dict[str, Any], progress: TextIO) -> None:
     from mergeline.evaluation.stored_evaluation import write_evaluation
     from mergeline.evaluation.worker.fast_scoring import TokenizedPrompts
     from mergeline.evaluation.worker.loaded_model import check_device
-    from mergeline.evaluation.worker.scoring import ModelRequest, TaskRequest, build_task, score_model
+    from mergeline.evaluation.worker.scoring import ModelRequest, score_model
+    from mergeline.evaluation.worker.task import TaskRequest, build_task
 
     settings = EvaluationSettings(**request["settings"])
     check_device(settings.device)
@@ -73,8 +74,8 @@ def _evaluate(request: dict[str, Any], progress: TextIO) -> None:
 
 
 def _fetch(request: dict[str, Any], progress: TextIO) -> None:
-    """Build the task once with the Hub at hand: the datasets library then has its data."""
-    from mergeline.evaluation.worker.scoring import TaskRequest, build_task
+    """Build the task online, so that the datasets library caches its data."""
+    from mergeline.evaluation.worker.task import TaskRequest, build_task
 
     print(f"Fetching the data of lm-eval task {request['task']['name']}", file=progress)
     build_task(TaskRequest(**request["task"]))
@@ -103,17 +104,17 @@ _JOBS: dict[str, Callable[[dict[str, Any], TextIO], Any]] = {
 
 
 def _private_stdout() -> TextIO:
-    """Keep standard output for progress and send whatever else is printed to standard error."""
+    """Reserve standard output for progress and redirect other output to standard error."""
     progress = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     return progress
 
 
 def _exit_with_parent() -> None:
-    """Leave as soon as standard input ends: a killed parent must not leave a model on the device."""
+    """Exit as soon as standard input ends: after a killed parent no model may stay on the device."""
 
     def wait() -> None:
-        # Not sys.stdin: its lock, held by a waiting thread, aborts the interpreter's own end.
+        # Not sys.stdin: the lock that a reading thread holds on it aborts the interpreter's shutdown.
         os.read(0, 1)
         os._exit(ORPHANED)
 
@@ -129,8 +130,8 @@ def _silence_libraries() -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` is a device's or the host's way of saying that memory is short."""
-    # torch has a class for devices only; its CPU allocator raises a RuntimeError that says so.
+    """Return whether ``error`` means that the device or the host is out of memory."""
+    # torch has a class only for devices; its CPU allocator raises a RuntimeError with this message.
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -144,5 +145,5 @@ def _fail(directory: Path, failure: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    # Everything is on disk by now; taking torch down piece by piece would cost two seconds more.
+    # The result is on disk; the regular shutdown of torch would take two more seconds.
     os._exit(main(Path(sys.argv[1])))

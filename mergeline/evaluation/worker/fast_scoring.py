@@ -1,9 +1,9 @@
-"""lm-eval's own language model, faster where every choice is a single token; runs in the worker process.
+"""Fast scoring: lm-eval's language model with less work if every choice is one token; runs in the worker process.
 
 Stock lm-eval computes the output layer and its softmax at every position of every prompt and tokenizes each prompt
 eight times. Here each prompt is tokenized once for all models that share a tokenizer, and the output layer runs only
-where a prompt ends. Batches are lm-eval's own, in order, size and padding: the same prompt in another batch is rounded
-otherwise, by up to 3e-5 nats for a model of 135 M parameters in float32, and visibly in bfloat16.
+at the last position of each prompt. Batches equal lm-eval's in order, size and padding, because rounding depends on the
+batch: by up to 3e-5 nats for a model of 135 M parameters in float32, and visibly in bfloat16.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _Score = tuple[float, bool]
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What one tokenizer made of the texts so far."""
+    """Cache of one tokenizer's results."""
 
     texts: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
-    """Whole text -> its tokens."""
+    """Text -> tokens."""
     choices: dict[tuple[str, str], int | None] = field(default_factory=dict[tuple[str, str], int | None])
-    """(end of a prompt, choice) -> the choice's token; None: it is not a token of its own."""
+    """(last line of a prompt, choice) -> the choice's token; None: the choice is not a single token."""
 
 
 class TokenizedPrompts:
-    """Prompts as tokens, kept from one model to the next as long as the tokenizer is the same."""
+    """Cache of tokenized prompts, shared by models with the same tokenizer."""
 
     def __init__(self) -> None:
         self._by_tokenizer: dict[str, _Tokens] = {}
 
     def of(self, tokenizer: Any, adds_bos: object) -> _Tokens:
-        """Return what is known for ``tokenizer``; one without a fast backend starts anew."""
+        """Return the cache for ``tokenizer``; a tokenizer without a fast backend gets an empty one."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             return _Tokens()
@@ -54,18 +54,18 @@ class TokenizedPrompts:
 
 
 class FastLanguageModel(_StockLanguageModel):
-    """Scores single-token choices from the last position's logits; leaves every other question to stock lm-eval.
+    """Scores single-token choices from the last position's logits; stock lm-eval scores all other questions.
 
     Args:
-        tokenized: Shared by the models that are evaluated one after another.
-        kwargs: Given to lm-eval's ``HFLM``.
+        tokenized: Cache shared by all models of an evaluation.
+        kwargs: Passed to lm-eval's ``HFLM``.
     """
 
     def __init__(self, *, tokenized: TokenizedPrompts, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._tokens = tokenized.of(self.tokenizer, self.add_bos_token)
         self.served: set[int] = set()
-        """lm-eval's ``doc_id`` of every question that was not left to stock lm-eval."""
+        """lm-eval's ``doc_id`` of every question scored here, not by stock lm-eval."""
 
     def tok_encode(
         self,
@@ -74,7 +74,7 @@ class FastLanguageModel(_StockLanguageModel):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """Tokenize as lm-eval does, each text once."""
+        """Tokenize as lm-eval does, but each text only once."""
         if add_special_tokens is not None or left_truncate_len is not None or kwargs:
             return super().tok_encode(string, add_special_tokens, left_truncate_len, **kwargs)
         if string not in self._tokens.texts:
@@ -82,7 +82,7 @@ class FastLanguageModel(_StockLanguageModel):
         return self._tokens.texts[string]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[_Score]:
-        """Score each request's choice after its prompt, in the requests' order."""
+        """Return the score of each request's choice after its prompt, in the requests' order."""
         scores: dict[int, _Score] = {}
         by_question: dict[object, list[int]] = {}
         for number, request in enumerate(requests):
@@ -96,22 +96,22 @@ class FastLanguageModel(_StockLanguageModel):
         if fast and "logits_to_keep" in inspect.signature(self.model.forward).parameters:
             scores = dict(zip(fast, self._last_position_scores(list(fast.values())), strict=False))
         self.served = {requests[number].doc_id for number in scores}
-        left = [number for number in range(len(requests)) if number not in scores]
-        if left:
-            stock = super().loglikelihood([requests[number] for number in left], disable_tqdm=disable_tqdm)
-            scores |= dict(zip(left, stock, strict=True))
+        remaining = [number for number in range(len(requests)) if number not in scores]
+        if remaining:
+            stock = super().loglikelihood([requests[number] for number in remaining], disable_tqdm=disable_tqdm)
+            scores |= dict(zip(remaining, stock, strict=True))
         return [scores[number] for number in range(len(requests))]
 
     def _tokenized(self, prompt: str, choice: str) -> _Request | None:
-        """Tokenize as lm-eval would; None where that gives no single token after a prompt that fits."""
+        """Tokenize as lm-eval does; None unless the choice is one token after a prompt that fits the context."""
         if not prompt or prompt != prompt.rstrip():
             return None
-        # What follows a prompt is tokenized alike wherever its last line is the same: lm-eval's own way once for each.
-        end = prompt.rpartition("\n")[2]
-        if (end, choice) not in self._tokens.choices:
+        # The choice's tokens depend only on the prompt's last line, so lm-eval tokenizes the pair once per last line.
+        last_line = prompt.rpartition("\n")[2]
+        if (last_line, choice) not in self._tokens.choices:
             _, continuation = self._encode_pair(prompt, choice)
-            self._tokens.choices[end, choice] = continuation[0] if len(continuation) == 1 else None
-        token = self._tokens.choices[end, choice]
+            self._tokens.choices[last_line, choice] = continuation[0] if len(continuation) == 1 else None
+        token = self._tokens.choices[last_line, choice]
         context = self.tok_encode(prompt)
         if token is None or not 0 < len(context) <= self.max_length:
             return None
@@ -119,12 +119,12 @@ class FastLanguageModel(_StockLanguageModel):
 
     @torch.inference_mode()
     def _last_position_scores(self, requests: Sequence[_Request]) -> list[_Score]:
-        """Score single-token choices; nothing where the model computes other positions than those asked for."""
+        """Score single-token choices; empty if the model ignores ``logits_to_keep``."""
         choices: dict[tuple[int, ...], list[int]] = {}
         for number, (_, context, _) in enumerate(requests):
             choices.setdefault(tuple(context), []).append(number)
         scores: dict[int, _Score] = {}
-        # lm-eval's order, so that its batches are these.
+        # lm-eval's order, which gives the same batches.
         prompts = sorted(choices, key=lambda context: (-len(context), context))
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]
@@ -141,7 +141,7 @@ class FastLanguageModel(_StockLanguageModel):
         return [scores[number] for number in range(len(requests))]
 
     def _last_logits(self, batch: Sequence[tuple[int, ...]]) -> Tensor | None:
-        """Return the logits after each prompt, [prompts, vocabulary]; the longest prompt comes first."""
+        """Return the logits at each prompt's last position, [prompts, vocabulary]; the longest prompt comes first."""
         tokens = torch.zeros((len(batch), len(batch[0])), dtype=torch.long)
         for row, context in enumerate(batch):
             tokens[row, : len(context)] = torch.tensor(context)

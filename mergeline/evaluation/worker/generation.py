@@ -1,4 +1,4 @@
-"""Greedy generation from one loaded model; runs in the worker process."""
+"""Greedy generation; runs in the worker process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 
 def complete(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, seed: int) -> str:
-    """Return what ``model`` writes after ``prompt``, choosing the likeliest token each time.
+    """Return the greedy completion of ``prompt``, which is passed on without a chat template.
 
-    The prompt is given as it is, without a chat template. ``seed`` matters only to models whose forward pass draws
-    random numbers.
+    ``seed`` matters only for models whose forward pass draws random numbers.
     """
     import torch
 
@@ -21,7 +20,7 @@ def complete(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, seed:
             tokens,
             attention_mask=encoded["attention_mask"],
             max_new_tokens=max_new_tokens,
-            # Sampling settings that a model brings along have no part in greedy decoding, and transformers says so.
+            # transformers warns about a model's own sampling settings, which greedy decoding does not use.
             do_sample=False,
             num_beams=1,
             temperature=None,
@@ -29,6 +28,6 @@ def complete(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, seed:
             top_k=None,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         )
-    # Decoded together, since many tokenizers drop a leading blank from a lone continuation.
+    # Decoded together, since many tokenizers drop a leading blank from a separate continuation.
     whole = tokenizer.decode(generated[0], skip_special_tokens=True)
     return whole[len(tokenizer.decode(tokens[0], skip_special_tokens=True)) :]

@@ -1,4 +1,4 @@
-"""A model and its tokenizer, loaded whole from a local directory or not at all."""
+"""Load a model and its tokenizer from a local directory, or fail if any weight is missing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from mergeline.errors import EvaluationInputError
 
 
 def check_device(device: str) -> None:
-    """Raise :class:`EvaluationInputError` where ``device`` is not on this machine.
+    """Raise :class:`EvaluationInputError` if this machine has no such device.
 
-    lm-eval would fall back to another device without a word.
+    lm-eval would silently use another device.
     """
     import torch
 
-    wanted = torch.device(device)
-    if wanted.type != "cuda":
+    requested = torch.device(device)
+    if requested.type != "cuda":
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (wanted.index or 0) >= count:
+    if (requested.index or 0) >= count:
         raise EvaluationInputError(f"Device {device!r}: this machine has {count} CUDA devices; use `cpu` or another.")
 
 
@@ -36,11 +36,11 @@ def load_model(label: str, directory: Path, dtype: str, device: str) -> tuple[An
         The model, in ``eval`` mode on ``device``, and the tokenizer.
 
     Raises:
-        EvaluationInputError: transformers cannot load it, or would have made up some of its weights.
+        EvaluationInputError: transformers cannot load it, or would initialise some weights at random.
     """
     import transformers
 
-    # Annotated for models alone, not for the pair that output_loading_info gives.
+    # Its annotation lacks the pair that output_loading_info returns.
     auto_model: Any = transformers.AutoModelForCausalLM
     try:
         model, loading = auto_model.from_pretrained(
@@ -58,7 +58,7 @@ def load_model(label: str, directory: Path, dtype: str, device: str) -> tuple[An
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise EvaluationInputError(f"{label}: transformers cannot load the model: {reason}") from error
-    # transformers fills what it misses with random numbers and only warns.
+    # transformers initialises missing weights at random and only warns.
     for problem in ("missing_keys", "mismatched_keys"):
         if loading[problem]:
             first = sorted(str(key) for key in loading[problem])[0]

@@ -1,4 +1,4 @@
-"""The process that loads models: started, listened to, limited in time, and its failure told in one error."""
+"""Run the worker process with a time limit, pass on its progress, and turn its failure into one error."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SECRET = re.compile(r"(TOKEN|API_KEY|SECRET|PASSWORD)(_PATH)?$")
 
 
 class WorkerOutOfMemoryError(EvaluationError):
-    """The process ran out of memory, or was killed as if it had."""
+    """The process ran out of memory, or was killed, presumably for that reason."""
 
 
 class TaskDataError(EvaluationInputError):
-    """An lm-eval task's own data is not on this machine, or the task cannot be built for another reason."""
+    """An lm-eval task with its own data cannot be built, most likely because the data are not on this machine."""
 
 
 def run_worker(
@@ -42,26 +42,26 @@ def run_worker(
     on_line: Callable[[str], None] | None = None,
     is_online: bool = False,
 ) -> Any:
-    """Run :mod:`mergeline.evaluation.worker` on ``request`` and return what it answers, parsed from JSON.
+    """Run :mod:`mergeline.evaluation.worker` on ``request`` and return its result, parsed from JSON.
 
     Args:
-        request: Told to the process as JSON; see the worker's jobs.
-        time_limit_seconds: After so long the process and all its children are killed.
+        request: Passed to the process as JSON; see the worker's jobs.
+        time_limit_seconds: After this time the process and all its children are killed.
         on_line: Called with each line of progress as it appears.
-        is_online: Whether the process may ask the Hub, without a token.
+        is_online: Whether the process may access the Hub, without a token.
 
     Raises:
-        EvaluationInputError: the process found the model, task or questions unfit.
-        TaskDataError: the task's own data could not be had.
+        EvaluationInputError: the model, task or questions cannot be used.
+        TaskDataError: the task's own data are missing.
         WorkerOutOfMemoryError: it ran out of memory.
-        EvaluationError: it crashed, gave unusable scores, or took too long; with its last lines.
+        EvaluationError: it crashed, gave unusable scores, or exceeded the time limit; with its last lines of output.
     """
     with tempfile.TemporaryDirectory(prefix="mergeline-evaluation-") as name:
         directory = Path(name)
         (directory / REQUEST_NAME).write_text(json.dumps(request), "utf-8")
         listener = _Listener(on_line)
-        status, is_late = _run(directory, time_limit_seconds, listener, worker_environment(is_online=is_online))
-        if is_late:
+        status, is_timed_out = _run(directory, time_limit_seconds, listener, worker_environment(is_online=is_online))
+        if is_timed_out:
             raise EvaluationError(
                 f"{listener.stage}: stopped after the time limit of {time_limit_seconds:g} s; "
                 f"allow more time or evaluate fewer questions.{_last_lines(directory)}"
@@ -72,7 +72,7 @@ def run_worker(
 
 
 class _Listener:
-    """Passes lines on and remembers the last, which says what the process was doing when it failed."""
+    """Passes lines on and keeps the last one, which errors name as the stage of the failure."""
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._on_line = on_line
@@ -87,12 +87,12 @@ class _Listener:
 def _run(
     directory: Path, time_limit_seconds: float, listener: _Listener, environment: Mapping[str, str]
 ) -> tuple[int, bool]:
-    is_late = threading.Event()
+    timed_out = threading.Event()
     with (directory / _LOG_NAME).open("wb") as log:
         process = subprocess.Popen(
-            # -P: a file named torch.py in the working directory must not become torch.
+            # -P: a file named torch.py in the working directory must not be imported as torch.
             [sys.executable, "-P", "-m", "mergeline.evaluation.worker", str(directory / REQUEST_NAME)],
-            stdin=subprocess.PIPE,  # held open: its end tells the worker that this process is gone
+            stdin=subprocess.PIPE,  # stays open: its end tells the worker that this process has ended
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
@@ -103,7 +103,7 @@ def _run(
 
     def stop() -> None:
         if process.poll() is None:
-            is_late.set()
+            timed_out.set()
             _kill(process)
 
     timer = threading.Timer(time_limit_seconds, stop)
@@ -113,7 +113,7 @@ def _run(
         assert process.stdout is not None
         for line in process.stdout:
             listener(line.rstrip())
-        return process.wait(), is_late.is_set()
+        return process.wait(), timed_out.is_set()
     finally:
         timer.cancel()
         _kill(process)
@@ -123,17 +123,17 @@ def _run(
 
 def _kill(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
-        # The whole session, in case a library started children; it may have ended since the line above.
+        # The whole session, in case a library started children; it may have ended since poll().
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def worker_environment(*, is_online: bool = False) -> dict[str, str]:
-    """Return the worker's environment: this process's without its secrets, quiet, and offline unless told otherwise."""
+    """Return this process's environment without secrets, with libraries quiet and, unless ``is_online``, offline."""
     inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())}
     root = Path(mergeline.__file__).resolve().parent.parent
-    # A checkout may be importable here only through the working directory. Site-packages must not come before the
-    # standard library, and is found anyway.
+    # A checkout may be importable only through the working directory. Site-packages are importable anyway, and must not
+    # come before the standard library.
     checkout = "" if root.name in {"site-packages", "dist-packages"} else str(root)
     return inherited | {
         "PYTHONPATH": os.pathsep.join(filter(None, [checkout, inherited.get("PYTHONPATH")])),
@@ -143,7 +143,7 @@ def worker_environment(*, is_online: bool = False) -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # lm-eval's bootstrap of metrics without a closed form would start a pool of processes.
+        # Without this, lm-eval starts a pool of processes for the bootstrap of some metrics.
         "DISABLE_MULTIPROC": "1",
     }
 
@@ -168,7 +168,7 @@ def _failure(directory: Path, status: int, stage: str) -> Exception:
 
 
 def _last_lines(directory: Path) -> str:
-    """Return the end of the process's standard error as an indented block; progress bars count as one line."""
+    """Return the last lines of standard error, indented; a progress bar counts as one line."""
     text = (directory / _LOG_NAME).read_text("utf-8", errors="replace")
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()]
     shown = [line for line in lines if line.strip()][-_LAST_LINES:]
