@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 60.0
 
 TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 520, 522, 524})
+
+_TOKEN_REFUSED = "{place} refused the token: set HF_TOKEN to a valid one, or unset it."
 
 _T = TypeVar("_T")
 
@@ -58,39 +61,29 @@ def attempt(
 
 
 def explain(error: Exception, *, hub_url: str, repo_id: str, revision: str | None) -> MergelineError:
-    """Turn an exception of huggingface_hub, httpx or hf_xet into one of Mergeline's, of one line and without secrets.
-
-    Classes are told by their names, so that this module imports none of the three.
-    """
+    """Turn an exception of huggingface_hub, httpx or hf_xet into one line of Mergeline's, without secrets."""
     if isinstance(error, MergelineError):
         return error
-    names = {base.__name__ for base in type(error).__mro__}
     status = status_of(error)
     place = f"{repo_id} at {hub_url}"
     if isinstance(error.__cause__, Exception) and (status is None and not is_transport_failure(error)):
         # The library wraps what failed: a LocalEntryNotFoundError for any trouble before a download, a RuntimeError
         # for any during an upload.
         return explain(error.__cause__, hub_url=hub_url, repo_id=repo_id, revision=revision)
-    if "OfflineModeIsEnabled" in names:
-        return HubError(f"{place} was not asked: HF_HUB_OFFLINE is set; unset it, or fetch the files beforehand.")
-    if "GatedRepoError" in names:
-        return RepositoryError(
-            f"{place} is gated: accept its conditions at {hub_url}/{repo_id}, then set HF_TOKEN to a token of yours."
-        )
-    if "RevisionNotFoundError" in names:
-        return RepositoryError(f"{place} has no revision {revision!r}: name a branch, a tag or a full commit.")
-    if "RemoteEntryNotFoundError" in names:
-        return RepositoryError(f"{place} lacks a file it should have at {revision or 'main'}: {_said(error)}")
-    if "RepositoryNotFoundError" in names:
-        return RepositoryError(
-            f"{place} does not exist or is private: check the name, or set HF_TOKEN to a token that may read it."
-        )
-    if "LocalTokenNotFoundError" in names:
-        return RepositoryError(f"No token for {hub_url}: set HF_TOKEN, or log in with `hf auth login`.")
-    if "HFValidationError" in names:
-        return RepositoryError(f"{repo_id!r} is not a repository id; expected `owner/name`.")
-    if status == 401 or "XetAuthenticationError" in names:
-        return RepositoryError(f"{place} refused the token: set HF_TOKEN to a valid one, or unset it.")
+    for kind, meaning, text in _meanings():
+        if isinstance(error, kind):
+            return meaning(
+                text.format(
+                    place=place,
+                    repo_id=repo_id,
+                    hub_url=hub_url,
+                    revision=revision,
+                    branch=revision or "main",
+                    said=_said(error),
+                )
+            )
+    if status == 401:
+        return RepositoryError(_TOKEN_REFUSED.format(place=place))
     if status == 403:
         return RepositoryError(f"{place} does not allow this ({_said(error)}): use a token with the permission for it.")
     if status in TRANSIENT_STATUSES:
@@ -107,6 +100,51 @@ def explain(error: Exception, *, hub_url: str, repo_id: str, revision: str | Non
     return HubError(f"{place} could not be used ({type(error).__name__}: {_said(error)}).")
 
 
+def _meanings() -> tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[MergelineError], str], ...]:
+    """Return what an exception becomes, with which text; the first row that fits counts.
+
+    Built when something has failed: importing the libraries takes longer than ``mergeline --help`` may.
+    """
+    from huggingface_hub import errors
+
+    xet: Any = sys.modules.get("hf_xet")  # not made for every processor; what was not imported has raised nothing
+    refused_by_xet: tuple[type[Exception], ...] = (xet.XetAuthenticationError,) if xet else ()
+    return (
+        (
+            errors.OfflineModeIsEnabled,
+            HubError,
+            "{place} was not asked: HF_HUB_OFFLINE is set; unset it, or fetch the files beforehand.",
+        ),
+        (
+            errors.GatedRepoError,
+            RepositoryError,
+            "{place} is gated: accept its conditions at {hub_url}/{repo_id}, then set HF_TOKEN to a token of yours.",
+        ),
+        (
+            errors.RevisionNotFoundError,
+            RepositoryError,
+            "{place} has no revision {revision!r}: name a branch, a tag or a full commit.",
+        ),
+        (
+            errors.RemoteEntryNotFoundError,
+            RepositoryError,
+            "{place} lacks a file it should have at {branch}: {said}",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            RepositoryError,
+            "{place} does not exist or is private: check the name, or set HF_TOKEN to a token that may read it.",
+        ),
+        (
+            errors.LocalTokenNotFoundError,
+            RepositoryError,
+            "No token for {hub_url}: set HF_TOKEN, or log in with `hf auth login`.",
+        ),
+        (errors.HFValidationError, RepositoryError, "{repo_id!r} is not a repository id; expected `owner/name`."),
+        (refused_by_xet, RepositoryError, _TOKEN_REFUSED),
+    )
+
+
 def status_of(error: Exception) -> int | None:
     """HTTP status of the answer that ``error`` is about, if it is about one."""
     response: Any = getattr(error, "response", None)
@@ -115,8 +153,10 @@ def status_of(error: Exception) -> int | None:
 
 def is_transport_failure(error: Exception) -> bool:
     """Whether the connection failed, rather than the request."""
-    names = {base.__name__ for base in type(error).__mro__}
-    return bool(names & {"TransportError", "ConnectionError", "TimeoutError"}) and "UnsupportedProtocol" not in names
+    from huggingface_hub.utils import httpx
+
+    is_transport = isinstance(error, (httpx.TransportError, ConnectionError, TimeoutError))
+    return is_transport and not isinstance(error, httpx.UnsupportedProtocol)
 
 
 def without_secrets(text: str) -> str:
@@ -140,8 +180,9 @@ def _without_secrets_filter(record: logging.LogRecord) -> bool:
 
 def _is_request_failure(error: Exception) -> bool:
     """Whether the Hub's libraries raise such exceptions; anything else is a mistake of ours."""
-    is_http = "HTTPError" in {base.__name__ for base in type(error).__mro__}
-    return is_http or isinstance(error, (OSError, ValueError, RuntimeError))
+    from huggingface_hub.utils import httpx
+
+    return isinstance(error, (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError))
 
 
 def _said(error: Exception) -> str:
