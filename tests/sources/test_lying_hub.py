@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
-from mergeline import hub_failures
 from mergeline.errors import HubError, MergelineError, RepositoryError
+from mergeline.sources import hub_failures
 from mergeline.sources.hub import Hub, Upload
 from mergeline.sources.hub_transport import guarded
 
