@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from mergeline.cli.merging import positive
 from mergeline.errors import InputError
 
 if TYPE_CHECKING:
-    from mergeline.evaluation.evaluate_models import ModelToEvaluate
     from mergeline.evaluation.questions.task_questions import TaskQuestions
     from mergeline.evaluation.results import EvaluationReport
     from mergeline.pipeline.language import Evaluate
@@ -22,25 +20,17 @@ if TYPE_CHECKING:
 def evaluate(options: argparse.Namespace) -> None:
     """Score models and compare them."""
     from mergeline.evaluation.report.tables import report_text
-    from mergeline.merge.devices import choose_devices
-    from mergeline.pipeline import steps
-    from mergeline.pipeline.preflight import find_questions
-    from mergeline.sources.hub import Hub
+    from mergeline.pipeline.evaluating import evaluate_named
     from mergeline.support.digests import canonical_json
     from mergeline.support.durable import write_whole
 
     section = _section(options)
-    device = choose_devices(options.device)[0]
     _check_page(options.report, section)
-    hub = Hub()
-    questions = find_questions(section, hub)
-    models = _models([*([section.base] if section.base else []), *options.models])
-    for task in section.tasks:
-        asked = questions.of(task, hub)
-        report = steps.score(models, int(section.base is not None), section, asked, device, _print_line)
+    evaluated = evaluate_named(options.models, section, device=options.device, on_line=_print_line)
+    for report, models, questions in evaluated:
         print(canonical_json(report) if options.json else report_text(report))
         if options.report is not None:
-            write_whole(options.report, _page(report, models[-1].directory, asked))
+            write_whole(options.report, _page(report, models[-1].directory, questions))
             _print_line(f"Report: {options.report}")
 
 
@@ -100,10 +90,12 @@ def sample(options: argparse.Namespace) -> None:
 
     from mergeline.evaluation.sample import sample_models
     from mergeline.merge.devices import choose_devices
+    from mergeline.pipeline.evaluating import fetch_models
     from mergeline.pipeline.language import DEFAULT_PROMPTS
+    from mergeline.sources.hub import Hub
 
     samples = sample_models(
-        _models(options.models),
+        fetch_models(options.models, Hub()),
         options.prompt or DEFAULT_PROMPTS,
         positive(options.max_new_tokens, "--max-new-tokens"),
         options.seed,
@@ -120,14 +112,3 @@ def sample(options: argparse.Namespace) -> None:
         for sample in samples:
             if sample.prompt == prompt:
                 print(f"\n{sample.label}:\n{sample.completion}")
-
-
-def _models(references: Sequence[str]) -> list[ModelToEvaluate]:
-    """Bring the models named onto this machine."""
-    from mergeline.evaluation.evaluate_models import ModelToEvaluate, check_labels
-    from mergeline.sources.checkpoint import fetch, open_checkpoint
-    from mergeline.sources.hub import Hub
-
-    checkpoints = [open_checkpoint(reference, Hub()) for reference in references]
-    check_labels([ModelToEvaluate(checkpoint.label, Path()) for checkpoint in checkpoints])
-    return [ModelToEvaluate(checkpoint.label, fetch(checkpoint, Hub())) for checkpoint in checkpoints]
