@@ -44,5 +44,5 @@ def evaluate_model(
         "engine": engine, "margin": margin, "time_limit_minutes": time_limit_minutes,
     }  # fmt: skip
     section = read_evaluate(settings, "evaluate-model")
-    ((report, _, _),) = evaluate_named([*compare_with, model], section, device=device, call=as_task)
-    return report
+    (evaluated,) = evaluate_named([*compare_with, model], section, device=device, call=as_task)
+    return evaluated.report

@@ -12,8 +12,7 @@ from mergeline.cli.merging import positive
 from mergeline.errors import InputError
 
 if TYPE_CHECKING:
-    from mergeline.evaluation.questions.task_questions import TaskQuestions
-    from mergeline.evaluation.results import EvaluationReport
+    from mergeline.pipeline.evaluating import NamedEvaluation
     from mergeline.pipeline.language import Evaluate
 
 
@@ -27,10 +26,11 @@ def evaluate(options: argparse.Namespace) -> None:
     section = _section(options)
     _check_page(options.report, section)
     evaluated = evaluate_named(options.models, section, device=options.device, on_line=_print_line)
-    for report, models, questions in evaluated:
+    for evaluation in evaluated:
+        report = evaluation.report
         print(canonical_json(report) if options.json else report_text(report))
         if options.report is not None:
-            write_whole(options.report, _page(report, models[-1].directory, questions))
+            write_whole(options.report, _page(evaluation))
             _print_line(f"Report: {options.report}")
 
 
@@ -68,18 +68,19 @@ def _check_page(page: Path | None, section: Evaluate) -> None:
         raise InputError(f"--report {page}: {what}; name an HTML file in a directory that is there.")
 
 
-def _page(report: EvaluationReport, directory: Path, questions: TaskQuestions) -> str:
+def _page(evaluation: NamedEvaluation) -> str:
     """Render the report, with recipe, lineage and geometry where the last model is a merge of Mergeline's."""
     from mergeline.evaluation.report.html_report import render_report
     from mergeline.merge.geometry import read_geometry
     from mergeline.merge.manifest import RECIPE_NAME, read_manifest
 
+    directory = evaluation.models[-1].directory
     recipe = directory / RECIPE_NAME
     return render_report(
-        report,
+        evaluation.report,
         recipe_text=recipe.read_text("utf-8") if recipe.is_file() else "",
         manifest=read_manifest(directory),
-        prompts=questions.prompts(),
+        prompts=evaluation.questions.prompts(),
         geometry=read_geometry(directory),
     )
 

@@ -17,13 +17,15 @@ from mergeline.sources.hub import Hub
 from mergeline.sources.identity import FileRecord, SourceRecord
 
 
-def reproduce(model: str, output: Path, *, hub: Hub, executor: Executor = merge_here) -> tuple[FileRecord, ...]:
+def reproduce(
+    model: str, output: Path, *, hub: Hub | None = None, executor: Executor = merge_here
+) -> tuple[FileRecord, ...]:
     """Merge again what a manifest says, from the same commits, and compare every shard.
 
     Args:
         model: Directory or Hub id of a finished merge.
         output: Directory to create.
-        hub: Where it and its sources are looked up.
+        hub: Where it and its sources are looked up; the environment's Hub by default.
         executor: Merges the shards.
 
     Returns:
@@ -33,6 +35,7 @@ def reproduce(model: str, output: Path, *, hub: Hub, executor: Executor = merge_
         InputError: If it is no merge of this tool, or a source is not what it was.
         VerificationError: If a shard came out otherwise; what was made stays in ``output``.
     """
+    hub = hub or Hub()
     merge = read_finished_merge(model, hub)
     if finished_output(merge.plan, output) is not None:
         raise OutputError(f"{output}: already holds this merge; choose another place.")

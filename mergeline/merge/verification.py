@@ -40,19 +40,19 @@ class _Found:
     """Hashes the file only when its size is right."""
 
 
-def verify_model(model: str, hub: Hub, *, try_loading: bool = False) -> Verification:
+def verify_model(model: str, hub: Hub | None = None, *, try_loading: bool = False) -> Verification:
     """Check a merge wherever it is; of a Hub repository no weight is moved, the Hub's own sha256 of it is compared.
 
     Args:
         model: Directory or Hub id, with an optional ``@revision``.
-        hub: Where Hub ids are looked up.
+        hub: Where Hub ids are looked up; the environment's Hub by default.
         try_loading: Also ask transformers whether the tensors fit the config.
 
     Raises:
         InputError: If it is no finished merge.
         VerificationError: With one line per difference.
     """
-    directory = Path(model).expanduser()
+    directory, hub = Path(model).expanduser(), hub or Hub()
     if directory.is_dir():
         return verify_directory(directory, try_loading=try_loading)
     merge = read_finished_merge(model, hub)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mergeline.evaluation.evaluate_models import ModelToEvaluate, check_labels
@@ -18,6 +19,16 @@ from mergeline.sources.hub import Hub
 from mergeline.support.calling import Call, call_directly
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NamedEvaluation:
+    """One lm-eval task's report, with what it is about."""
+
+    report: EvaluationReport
+    models: list[ModelToEvaluate]
+    """As they lie on this machine; the one in question last."""
+    questions: TaskQuestions
 
 
 def fetch_models(names: Sequence[str], hub: Hub, call: Call = call_directly) -> list[ModelToEvaluate]:
@@ -35,7 +46,7 @@ def evaluate_named(
     hub: Hub | None = None,
     on_line: Callable[[str], None] = logger.info,
     call: Call = call_directly,
-) -> Iterator[tuple[EvaluationReport, list[ModelToEvaluate], TaskQuestions]]:
+) -> Iterator[NamedEvaluation]:
     """Score models and compare the last with the others, one lm-eval task after another.
 
     Args:
@@ -47,7 +58,7 @@ def evaluate_named(
         call: Calls the steps.
 
     Yields:
-        For each lm-eval task its report, the models as they lie here, and the questions.
+        One evaluation per lm-eval task.
 
     Raises:
         InputError: If a model, a task, its questions or the device is not there.
@@ -61,4 +72,5 @@ def evaluate_named(
     call(fetch_questions, questions, hub)
     for task in evaluate.tasks:
         asked = questions.of(task, hub)
-        yield call(steps.score, models, len(base), evaluate, asked, chosen, on_line), models, asked
+        report = call(steps.score, models, len(base), evaluate, asked, chosen, on_line)
+        yield NamedEvaluation(report, models, asked)
