@@ -25,9 +25,15 @@ class Estimate:
     value: float
     low: float
     high: float
-    note: str = ""
-    """Shown at the end of the row."""
     is_accented: bool = False
+    is_signed: bool = False
+    """Whether positive numbers get a plus sign."""
+
+    @property
+    def note(self) -> str:
+        """Shown at the end of the row."""
+        spec = "+.3f" if self.is_signed else ".3f"
+        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
 @dataclass(frozen=True)
