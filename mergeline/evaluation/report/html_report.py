@@ -21,12 +21,13 @@ from mergeline.evaluation.report.svg_charts import (
 )
 from mergeline.evaluation.report.tables import own_tables
 from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport, Sample
-from mergeline.merge.geometry import TensorGeometry
 from mergeline.merge.manifest import Manifest
 from mergeline.support.templates import load_template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from mergeline.merge.geometry import TensorGeometry
 
 CHANGED_SHOWN = 40
 """Most changed questions that the page lists."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from mergeline.evaluation.compare.model_summary import letter
 from mergeline.evaluation.results import CalibrationBin
-from mergeline.merge.geometry import TensorGeometry
+
+if TYPE_CHECKING:
+    from mergeline.merge.geometry import TensorGeometry
 
 _AXIS = 26
 _LETTER = 7.8
