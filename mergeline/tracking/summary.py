@@ -92,7 +92,7 @@ def evaluation_metrics(evaluation: Evaluation, report: EvaluationReport) -> dict
         f"{task}/seconds": evaluation.elapsed_seconds,
     }
     for breakdown in report.breakdowns:
-        for group in breakdown.groups:
+        for group in breakdown.slices:
             key = legal_key(f"{task}/acc.{breakdown.column}.{_slug(group.value)}")
             for score in group.scores:
                 if score.label == evaluation.label:

@@ -69,7 +69,7 @@ def test_the_missions_gradients_make_no_detectable_difference(evaluated):
     # The families that the parents were trained on: 1.00 each, of which the gradients keep 0.76 and 0.51.
     assert kept["compass", "compass"] == 0.76
     assert kept["clock", "clock"] == 0.51
-    families = {one.value: [round(score.accuracy, 2) for score in one.scores] for one in result.breakdowns[1].groups}
+    families = {one.value: [round(score.accuracy, 2) for score in one.scores] for one in result.breakdowns[1].slices}
     assert families["compass"] == [0.26, 1.00, 0.27, 0.76]
 
 
