@@ -25,7 +25,7 @@ WORKER_SETTINGS = {
 def hub(port: int) -> Program:
     """Return the Hub that the demonstration publishes to; with the token its page shows private repositories too."""
     port, root = free_port(port), hub_directory()
-    arguments = ("-m", "deployments.local.hub", str(root), "--port", str(port))
+    arguments = ("-m", "deployments.loopback_hub", str(root), "--port", str(port))
     address = f"http://127.0.0.1:{port}/"
     return Program("Hub", arguments, address, f"{address}?token={TOKEN}", root / ".starting")
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
 from mergeline.support.state import state_directory, state_folder
 from mergeline.support.text import table

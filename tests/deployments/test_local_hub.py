@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx
 
-from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
 
 REPOSITORY = "mergeline/model"
 ROOT = Path(__file__).parents[2]
@@ -497,7 +497,7 @@ def test_pages_for_a_person(hub_api: HfApi, published: str, local_hub: LocalHub)
 
 
 def test_the_command_prints_one_line_and_stops_when_told(tmp_path: Path):
-    command = [sys.executable, "-m", "deployments.local.hub", str(tmp_path / "hub")]
+    command = [sys.executable, "-m", "deployments.loopback_hub", str(tmp_path / "hub")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None

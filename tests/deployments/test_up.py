@@ -282,7 +282,7 @@ def flow_processes(stack: Stack) -> list[psutil.Process]:
 def test_an_interruption_in_the_middle_of_a_run_leaves_no_process(stack: Stack) -> None:
     family = psutil.Process(stack.process.pid).children(recursive=True)
     names = {argument for process in family for argument in process.cmdline()}
-    servers = {"deployments.local.hub", "deployments.prefect_server", "mlflow", "deployments.webhook"}
+    servers = {"deployments.loopback_hub", "deployments.prefect_server", "mlflow", "deployments.webhook"}
     assert servers | {"cpu", "gpu"} <= names
     ports = [int(re.findall(r":(\d+)", address)[0]) for address in stack.pages.values()]
     stack.process.send_signal(signal.SIGINT)

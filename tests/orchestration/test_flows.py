@@ -32,7 +32,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from safetensors.torch import save_file
 
 from deployments.local.demo import TOKEN, fill
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from flows.evaluate_model import evaluate_model
 from flows.form import EXAMPLE_RECIPE
 from flows.merge_and_evaluate import merge_and_evaluate

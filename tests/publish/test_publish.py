@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
 from mergeline.errors import HubError, OutputError, RepositoryError, TransientHubError, VerificationError
 from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.publish.publication import Publication, publish_directory

@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from mergeline.cli.command_line import main
 from mergeline.errors import InputError, VerificationError
 from mergeline.merge.manifest import read_manifest

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
 from mergeline.errors import HubError, InputError, MergelineError, RepositoryError, TransientHubError
 from mergeline.sources import hub_failures
 from mergeline.sources.hub import Hub, PinnedRepository, RemoteFile, Upload

@@ -1,4 +1,4 @@
-"""Run a Hub on this machine: ``python -m deployments.local.hub ROOT [--port N] [--xet]``."""
+"""Run a Hub on this machine: ``python -m deployments.loopback_hub ROOT [--port N] [--xet]``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import signal
 import threading
 from pathlib import Path
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 
 
 def main() -> None:
     """Serve until interrupted; prints one line, the settings with which clients find this Hub."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.local.hub", description="A Hub on this machine.")
+    parser = argparse.ArgumentParser(prog="python -m deployments.loopback_hub", description="A Hub on this machine.")
     parser.add_argument("root", type=Path, help="folder for all content; created if need be")
     parser.add_argument("--port", type=int, default=0, help="port of the endpoint (default: a free one)")
     parser.add_argument("--xet", action="store_true", help="accept uploads through Xet as well as LFS")

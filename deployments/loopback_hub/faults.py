@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from deployments.local.hub.messages import Answer, Request
+from deployments.loopback_hub.messages import Answer, Request
 
 _counting = threading.Lock()
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from deployments.local.hub.cards import problem_of
-from deployments.local.hub.contents import git_oid, lfs_pointer
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.pull_requests import open_discussion
-from deployments.local.hub.repositories import Repository, RepositoryRecord, StoredFile
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.cards import problem_of
+from deployments.loopback_hub.contents import git_oid, lfs_pointer
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.pull_requests import open_discussion
+from deployments.loopback_hub.repositories import Repository, RepositoryRecord, StoredFile
+from deployments.loopback_hub.site import Site
 
 REGULAR_BYTES = 10 * 1024 * 1024
 """Above this size every file is a large one."""

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deployments.local.hub.contents import Contents, write_file
-from deployments.local.hub.messages import Refusal
+from deployments.loopback_hub.contents import Contents, write_file
+from deployments.loopback_hub.messages import Refusal
 
 KINDS = ("models", "datasets", "spaces")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import quote
 
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import KINDS
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import KINDS
+from deployments.loopback_hub.site import Site
 
 
 def front(site: Site, request: Request) -> Answer:

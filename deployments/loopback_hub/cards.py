@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from deployments.local.hub.contents import Contents
-from deployments.local.hub.messages import Answer, Request
-from deployments.local.hub.repositories import Commit
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.contents import Contents
+from deployments.loopback_hub.messages import Answer, Request
+from deployments.loopback_hub.repositories import Commit
+from deployments.loopback_hub.site import Site
 
 _FRONT_MATTER = re.compile(r"\s*---[\r\n]+(.*?)[\r\n]+---\s*(?:[\r\n]|$)", re.DOTALL)
 

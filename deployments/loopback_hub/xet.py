@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.local.hub.contents import Contents, write_file
-from deployments.local.hub.messages import Refusal
+from deployments.loopback_hub.contents import Contents, write_file
+from deployments.loopback_hub.messages import Refusal
 
 TOKEN_SECONDS = 3600
 """How long a client may use a Xet token before it asks for a new one."""

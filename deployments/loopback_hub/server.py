@@ -18,13 +18,13 @@ from typing import Any, BinaryIO, Literal, Self, cast
 from uuid import uuid4
 
 from deployments.foreign_pages import reason_to_refuse
-from deployments.local.hub.contents import Contents
-from deployments.local.hub.faults import Fault, changed, fault_for
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import Repositories
-from deployments.local.hub.routes import answer_api, answer_cdn
-from deployments.local.hub.site import Site
-from deployments.local.hub.xet import XetStore
+from deployments.loopback_hub.contents import Contents
+from deployments.loopback_hub.faults import Fault, changed, fault_for
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import Repositories
+from deployments.loopback_hub.routes import answer_api, answer_cdn
+from deployments.loopback_hub.site import Site
+from deployments.loopback_hub.xet import XetStore
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from deployments.local.hub.cards import card_of, tags_of
-from deployments.local.hub.commits import GITATTRIBUTES
-from deployments.local.hub.contents import lfs_pointer
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import KINDS, Repository, StoredFile
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.cards import card_of, tags_of
+from deployments.loopback_hub.commits import GITATTRIBUTES
+from deployments.loopback_hub.contents import lfs_pointer
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import KINDS, Repository, StoredFile
+from deployments.loopback_hub.site import Site
 
 
 def whoami(site: Site, request: Request) -> Answer:

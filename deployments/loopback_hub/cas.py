@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.site import Site
-from deployments.local.hub.xet import TOKEN_SECONDS, XetStore
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.site import Site
+from deployments.loopback_hub.xet import TOKEN_SECONDS, XetStore
 
 
 def read_token(site: Site, request: Request, kind: str, repository: str, revision: str) -> Answer:

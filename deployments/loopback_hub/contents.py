@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from deployments.local.hub.messages import PIECE_BYTES, Received, Refusal, Request
+from deployments.loopback_hub.messages import PIECE_BYTES, Received, Refusal, Request
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 
-from deployments.local.hub.contents import Contents
-from deployments.local.hub.messages import Refusal, Request
-from deployments.local.hub.repositories import Repositories, Repository
-from deployments.local.hub.xet import XetStore
+from deployments.loopback_hub.contents import Contents
+from deployments.loopback_hub.messages import Refusal, Request
+from deployments.loopback_hub.repositories import Repositories, Repository
+from deployments.loopback_hub.xet import XetStore
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from deployments.local.hub import (
+from deployments.loopback_hub import (
     cards,
     cas,
     catalogue,
@@ -19,8 +19,8 @@ from deployments.local.hub import (
     revisions,
     uploads,
 )
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.site import Site
 
 # A route is called with what its pattern captured, unquoted, by name.
 _Function: TypeAlias = Callable[..., Answer]

@@ -7,7 +7,7 @@ a test exercises the real clients without a network. It is not a stand-in for th
         HfApi(endpoint=hub.endpoint, token=LOCAL_TOKEN).create_repo("mergeline/model")
 """
 
-from deployments.local.hub.faults import Fault
-from deployments.local.hub.server import LOCAL_TOKEN, LocalHub, RecordedRequest
+from deployments.loopback_hub.faults import Fault
+from deployments.loopback_hub.server import LOCAL_TOKEN, LocalHub, RecordedRequest
 
 __all__ = ["LOCAL_TOKEN", "Fault", "LocalHub", "RecordedRequest"]

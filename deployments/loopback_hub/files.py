@@ -6,10 +6,10 @@ import hashlib
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from deployments.local.hub.contents import lfs_pointer
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import Commit, StoredFile
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.contents import lfs_pointer
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import Commit, StoredFile
+from deployments.loopback_hub.site import Site
 
 _PAGE_ENTRIES = 1000
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import Repository
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import Repository
+from deployments.loopback_hub.site import Site
 
 
 def refs(site: Site, request: Request, kind: str, repository: str) -> Answer:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.site import Site
 
 _LFS_JSON = {"Content-Type": "application/vnd.git-lfs+json"}
 
