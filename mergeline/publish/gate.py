@@ -12,12 +12,12 @@ from mergeline.publish.policy import PublishWhen
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, and why."""
+    """Whether a merge is published, and why."""
 
     is_published: bool
     reason: str
     is_pending: bool = False
-    """Whether somebody may still say yes: the merge is finished and waits for approval."""
+    """Whether the merge waits for a person's approval."""
 
 
 def decide(when: PublishWhen, reports: Sequence[EvaluationReport]) -> Decision:
