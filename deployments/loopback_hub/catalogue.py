@@ -1,37 +1,32 @@
-"""Routes on whole repositories: who am I, create, delete, settings, access, information, search."""
+"""Routes on whole repositories: create, settings, information, list; and the user of a token."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any
 
-from deployments.loopback_hub.cards import card_of, tags_of
+from deployments.loopback_hub.cards import card_of
 from deployments.loopback_hub.commits import GITATTRIBUTES
-from deployments.loopback_hub.contents import lfs_pointer
 from deployments.loopback_hub.messages import Answer, Refusal, Request
-from deployments.loopback_hub.repositories import KINDS, Repository, StoredFile
+from deployments.loopback_hub.repositories import Repository
 from deployments.loopback_hub.site import Site
 
 
 def whoami(site: Site, request: Request) -> Answer:
-    """Answer with the user of the token and the organisations that exist."""
+    """Answer with the user of the token."""
     user = site.signed_in(request)
-    namespaces = {repository.namespace for kind in KINDS for repository in site.repositories.of_kind(kind)}
-    organisations = [
-        {"type": "org", "id": name, "name": name, "fullname": name, "roleInOrg": "admin"}
-        for name in sorted(namespaces - set(site.tokens.values()))
-    ]
     token = {"displayName": "local", "role": "write"}
     account = {"type": "user", "id": user, "name": user, "fullname": user, "email": f"{user}@localhost"}
-    return Answer.of_json(account | {"orgs": organisations, "auth": {"type": "access_token", "accessToken": token}})
+    return Answer.of_json(account | {"orgs": [], "auth": {"type": "access_token", "accessToken": token}})
 
 
 def create(site: Site, request: Request) -> Answer:
     """Create a repository; 409 with its address if there is one already."""
-    user, wish = site.signed_in(request), request.json()
-    kind, repository_id = _named(wish, user)
-    site.require_membership(user, repository_id.partition("/")[0])
-    private = wish.get("visibility") == "private" or wish.get("private") is True
+    user, fields = site.signed_in(request), request.json()
+    kind, namespace = f"{fields.get('type') or 'model'}s", fields.get("organization") or user
+    repository_id = f"{namespace}/{fields.get('name')}"
+    site.require_membership(user, namespace)
+    private = fields.get("visibility") == "private" or fields.get("private") is True
     try:
         repository = site.repositories.create(kind, repository_id, user, private, GITATTRIBUTES)
     except Refusal as refusal:
@@ -43,78 +38,29 @@ def create(site: Site, request: Request) -> Answer:
     return Answer.of_json({"url": site.url(repository), "name": repository.id, "id": repository.id})
 
 
-def delete(site: Site, request: Request) -> Answer:
-    """Delete a repository."""
-    kind, repository_id = _named(request.json(), site.signed_in(request))
-    site.repositories.delete(site.writable(request, kind, repository_id))
-    return Answer.of_json({})
-
-
 def settings(site: Site, request: Request, kind: str, repository: str) -> Answer:
     """Change visibility and gate."""
-    found, wish = site.writable(request, kind, repository), request.json()
-    with found.changing() as record:
-        if "visibility" in wish or "private" in wish:
-            record.private = wish.get("visibility") == "private" or wish.get("private") is True
-        if "gated" in wish:
-            if wish["gated"] not in ("auto", "manual", False):
-                raise Refusal(400, f"gated must be auto, manual or false, not {wish['gated']!r}")
-            record.gated = wish["gated"]
-    return Answer.of_json(wish)
-
-
-def grant_access(site: Site, request: Request, kind: str, repository: str) -> Answer:
-    """Let a user through the gate."""
-    found, user = site.writable(request, kind, repository), str(request.json().get("user"))
-    if user not in site.tokens.values():
-        raise Refusal(404, f"User {user!r} not found")
-    with found.changing() as record:
-        if not record.gated:
-            raise Refusal(400, f"{found.id} is not gated")
-        record.granted = sorted({*record.granted, user})
-    return Answer.of_json({})
-
-
-def check_access(site: Site, request: Request, kind: str, repository: str) -> Answer:
-    """Answer 200 if the files may be read."""
-    site.downloadable(request, kind, repository)
-    return Answer.of_json({})
-
-
-def check_write_access(site: Site, request: Request, kind: str, repository: str) -> Answer:
-    """Answer 200 if the repository may be changed."""
-    site.writable(request, kind, repository)
-    return Answer.of_json({})
+    stored, fields = site.writable(request, kind, repository), request.json()
+    with stored.changing() as state:
+        if "visibility" in fields or "private" in fields:
+            state.private = fields.get("visibility") == "private" or fields.get("private") is True
+        state.gated = fields.get("gated", state.gated)
+    return Answer.of_json(fields)
 
 
 def information(site: Site, request: Request, kind: str, repository: str, revision: str = "main") -> Answer:
-    """Answer with all that the Hub knows of a repository at a revision."""
-    found = site.readable(request, kind, repository)
-    with_sizes = request.query.get("blobs", "").lower() in ("1", "true")
-    return Answer.of_json(_describe(site, found, revision, with_sizes))
+    """Answer with a repository's settings, card and files at a revision."""
+    return Answer.of_json(_describe(site, site.readable(request, kind, repository), revision))
 
 
-def search(site: Site, request: Request, kind: str) -> Answer:
-    """Answer with the repositories that match ``search``, ``author`` and ``filter`` (a tag), at most ``limit``."""
-    user, query = site.user(request), request.query
-    found: list[dict[str, Any]] = []
-    for repository in site.repositories.of_kind(kind):
-        is_visible = site.belongs(user, repository.namespace) or not repository.record().private
-        is_named = query.get("search", "").lower() in repository.id.lower()
-        if is_visible and is_named and query.get("author") in (None, repository.namespace):
-            found.append(_describe(site, repository, "main", with_sizes=False))
-    if "filter" in query:
-        found = [description for description in found if query["filter"] in description["tags"]]
-    return Answer.of_json(found[: int(query.get("limit", 1000))])
+def index(site: Site, request: Request, kind: str) -> Answer:
+    """Answer with all repositories that the user may see."""
+    visible = site.visible(request, kind)
+    return Answer.of_json([_describe(site, repository, "main") for repository in visible])
 
 
-def _named(wish: dict[str, Any], user: str) -> tuple[str, str]:
-    """Read kind and id of a repository from the body of a request."""
-    return f"{wish.get('type') or 'model'}s", f"{wish.get('organization') or user}/{wish.get('name')}"
-
-
-def _describe(site: Site, repository: Repository, revision: str, with_sizes: bool) -> dict[str, Any]:
-    commit, record = repository.commit(revision), repository.record()
+def _describe(site: Site, repository: Repository, revision: str) -> dict[str, Any]:
+    commit, state = repository.commit(revision), repository.state()
     card = card_of(commit, site.contents)
     return {
         "_id": hashlib.sha1(f"{repository.kind}/{repository.id}".encode()).hexdigest()[:24],
@@ -123,27 +69,17 @@ def _describe(site: Site, repository: Repository, revision: str, with_sizes: boo
         "author": repository.namespace,
         "sha": commit.sha,
         "lastModified": commit.date,
-        "createdAt": record.created,
-        "private": record.private,
-        "gated": record.gated,
+        "createdAt": state.created,
+        "private": state.private,
+        "gated": state.gated,
         "disabled": False,
         "downloads": 0,
         "likes": 0,
-        "tags": tags_of(card),
+        "tags": [],
         "cardData": card,
         "library_name": card.get("library_name"),
         "pipeline_tag": card.get("pipeline_tag"),
-        "siblings": [_sibling(path, file, with_sizes) for path, file in commit.files.items()],
+        "siblings": [{"rfilename": path} for path in commit.files],
         "spaces": [],
         "usedStorage": sum(file.size for file in commit.files.values()),
     }
-
-
-def _sibling(path: str, file: StoredFile, with_sizes: bool) -> dict[str, Any]:
-    sibling: dict[str, Any] = {"rfilename": path}
-    if with_sizes:
-        sibling |= {"size": file.size, "blobId": file.oid}
-        if file.sha256:
-            pointer = len(lfs_pointer(file.sha256, file.size))
-            sibling["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": pointer}
-    return sibling

@@ -47,8 +47,8 @@ def resolve(site: Site, request: Request, kind: str, repository: str, revision: 
     The redirect must lead to another origin: clients follow one within the origin while they ask for metadata, and
     then miss ``X-Repo-Commit`` in what they find there.
     """
-    found = site.downloadable(request, kind, repository)
-    commit = found.commit(revision)
+    stored = site.downloadable(request, kind, repository)
+    commit = stored.commit(revision)
     headers = {"X-Repo-Commit": commit.sha}
     file = commit.files.get(path)
     if file is None:
@@ -60,7 +60,7 @@ def resolve(site: Site, request: Request, kind: str, repository: str, revision: 
         return Answer.of_file(site.contents.blob(file.oid), request, headers)
     headers |= {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"'}
     if file.xet_hash and site.xet:
-        token_url = f"{site.endpoint}/api/{found.kind}/{found.id}/xet-read-token/{commit.sha}"
+        token_url = f"{site.endpoint}/api/{stored.kind}/{stored.id}/xet-read-token/{commit.sha}"
         headers |= {"X-Xet-Hash": file.xet_hash, "Link": f'<{token_url}>; rel="xet-auth"'}
     location = f"{site.cdn_endpoint}/lfs/{file.sha256}?filename={quote(path)}"
     return Answer(302, headers=headers | {"Location": location})

@@ -1,0 +1,28 @@
+"""A model's folder, and the commit of its upload."""
+
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+REPOSITORY = "mergeline/model"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two large files in two folders, a small one and an empty one."""
+    folder = tmp_path / "model"
+    (folder / "extra").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(os.urandom(300_000))
+    (folder / "extra/more.bin").write_bytes(b"\0" * 1000)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "empty.bin").touch()
+    return folder
+
+
+@pytest.fixture
+def published(hub_api: HfApi, folder: Path) -> str:
+    """The commit that ``upload_folder`` made of ``folder``."""
+    hub_api.create_repo(REPOSITORY)
+    return hub_api.upload_folder(repo_id=REPOSITORY, folder_path=folder).oid
