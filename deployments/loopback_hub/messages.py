@@ -69,12 +69,6 @@ class Request:
         except ValueError as error:
             raise Refusal(400, f"The body is not JSON: {error}") from error
 
-    def form(self) -> dict[str, list[str]]:
-        """Read the body as form fields, or as the same fields in JSON."""
-        if "json" in self.headers.get("Content-Type", ""):
-            return {name: value if isinstance(value, list) else [value] for name, value in self.json().items()}
-        return parse_qs(self.body().decode("utf-8", "replace"))
-
     def save_to(self, path: Path) -> Received:
         """Write the body to ``path``."""
         digest, size = hashlib.sha256(), 0

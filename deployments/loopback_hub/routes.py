@@ -43,7 +43,6 @@ _API_TABLE: list[tuple[str, str, _Function]] = [
     ("PUT", f"{_API}/settings", catalogue.settings),
     ("GET", f"{_API}/tree/{{revision}}", files.tree),
     ("GET", f"{_API}/tree/{{revision}}/{{path}}", files.tree),
-    ("POST", f"{_API}/paths-info/{{revision}}", files.paths_info),
     ("GET", f"{_API}/commits/{{revision}}", revisions.history),
     ("POST", f"{_API}/branch/{{branch}}", revisions.create_branch),
     ("POST", f"{_API}/tag/{{revision}}", revisions.create_tag),

@@ -1,4 +1,4 @@
-"""Repositories of the loopback Hub, and who may see and change them."""
+"""Who may read and change repositories of the loopback Hub."""
 
 from pathlib import Path
 
@@ -11,35 +11,7 @@ from huggingface_hub.errors import (
 )
 
 from deployments.loopback_hub import LocalHub
-
-REPOSITORY = "mergeline/model"
-
-
-def test_a_repository_is_created_once(hub_api: HfApi, local_hub: LocalHub):
-    assert hub_api.create_repo(REPOSITORY) == f"{local_hub.endpoint}/{REPOSITORY}"
-    assert hub_api.create_repo(REPOSITORY, exist_ok=True).repo_id == REPOSITORY
-    with pytest.raises(HfHubHTTPError, match="already created this model repo") as caught:
-        hub_api.create_repo(REPOSITORY)
-    assert caught.value.response.status_code == 409
-    assert hub_api.list_repo_files(REPOSITORY) == [".gitattributes"]
-
-
-def test_information_has_card_gate_and_files(hub_api: HfApi, published: str):
-    card = "---\nlicense: apache-2.0\nbase_model: [a/b]\n---\n# Hello\n"
-    commit = hub_api.upload_file(repo_id=REPOSITORY, path_or_fileobj=card.encode(), path_in_repo="README.md")
-    information = hub_api.model_info(REPOSITORY)
-    assert information.sha == commit.oid
-    assert information.card_data is not None
-    assert information.card_data.to_dict() == {"license": "apache-2.0", "base_model": ["a/b"]}
-    assert (information.private, information.gated) == (False, False)
-    assert {file.rfilename for file in information.siblings or []} >= {"README.md", "model.safetensors"}
-
-
-@pytest.fixture
-def guest(local_hub: LocalHub) -> HfApi:
-    """A second user of the same Hub."""
-    local_hub.tokens["hf_guest"] = "guest"
-    return HfApi(endpoint=local_hub.endpoint, token="hf_guest")
+from tests.builders.local_hub_requests import REPOSITORY
 
 
 def test_a_private_repository_is_not_there_for_strangers(

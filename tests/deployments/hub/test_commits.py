@@ -13,9 +13,7 @@ from huggingface_hub.errors import (
 )
 
 from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
-from tests.builders.plain_http import ask
-
-REPOSITORY = "mergeline/model"
+from tests.builders.local_hub_requests import REPOSITORY, ask
 
 
 def test_a_commit_on_a_stale_parent_is_refused(hub_api: HfApi, published: str):
@@ -111,3 +109,12 @@ def test_branches_and_tags_name_commits(hub_api: HfApi, published: str, folder: 
     hub_api.create_tag(REPOSITORY, tag="v1", exist_ok=True)
     with pytest.raises(RevisionNotFoundError):
         hub_api.model_info(REPOSITORY, revision="next/two")
+
+
+def test_a_long_tree_comes_in_pages(hub_api: HfApi, local_hub: LocalHub):
+    hub_api.create_repo(REPOSITORY)
+    names = [f"part/{number:04d}.txt" for number in range(1200)]
+    hub_api.create_commit(REPOSITORY, [CommitOperationAdd(name, b"x") for name in names], commit_message="many")
+    local_hub.requests.clear()
+    assert [entry.path for entry in hub_api.list_repo_tree(REPOSITORY, "part")] == names
+    assert len(local_hub.requests) == 2

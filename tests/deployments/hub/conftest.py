@@ -1,4 +1,4 @@
-"""A model's folder, and the commit of its upload."""
+"""A repository on a local Hub, put there by the Hub's own client, and a second user."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-REPOSITORY = "mergeline/model"
+from deployments.loopback_hub import LocalHub
+from tests.builders.local_hub_requests import REPOSITORY
 
 
 @pytest.fixture
@@ -26,3 +27,10 @@ def published(hub_api: HfApi, folder: Path) -> str:
     """The commit that ``upload_folder`` made of ``folder``."""
     hub_api.create_repo(REPOSITORY)
     return hub_api.upload_folder(repo_id=REPOSITORY, folder_path=folder).oid
+
+
+@pytest.fixture
+def guest(local_hub: LocalHub) -> HfApi:
+    """A second user of the same Hub."""
+    local_hub.tokens["hf_guest"] = "guest"
+    return HfApi(endpoint=local_hub.endpoint, token="hf_guest")

@@ -1,25 +1,15 @@
-"""Uploads and downloads on the loopback Hub, by the clients that it is there for."""
+"""Uploads to the loopback Hub and downloads from it, whole and in ranges."""
 
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
 )
 
 from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
-from tests.builders.plain_http import ask
-
-REPOSITORY = "mergeline/model"
-
-
-def files_under(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".cache" not in path.parts
-    }
+from tests.builders.local_hub_requests import REPOSITORY, ask, files_under
 
 
 def test_what_is_uploaded_comes_back(hub_api: HfApi, published: str, folder: Path, tmp_path: Path):
@@ -99,12 +89,3 @@ def test_transformers_loads_a_published_model(
     loaded = AutoModelForCausalLM.from_pretrained(hub_api.snapshot_download(REPOSITORY))
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-
-
-def test_a_long_tree_comes_in_pages(hub_api: HfApi, local_hub: LocalHub):
-    hub_api.create_repo(REPOSITORY)
-    names = [f"part/{number:04d}.txt" for number in range(1200)]
-    hub_api.create_commit(REPOSITORY, [CommitOperationAdd(name, b"x") for name in names], commit_message="many")
-    local_hub.requests.clear()
-    assert [entry.path for entry in hub_api.list_repo_tree(REPOSITORY, "part")] == names
-    assert len(local_hub.requests) == 2

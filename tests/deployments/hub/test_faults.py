@@ -1,11 +1,6 @@
-"""The loopback Hub's servers: ordered failures, restarts, pages, command."""
+"""Failures that the local Hub makes on order, and a restart."""
 
 import json
-import re
-import signal
-import subprocess
-import sys
-import urllib.request
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -14,10 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
 
 from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
-from tests.builders.plain_http import ask
-
-REPOSITORY = "mergeline/model"
-ROOT = Path(__file__).parents[3]
+from tests.builders.local_hub_requests import REPOSITORY, ask
 
 
 def test_a_fault_hits_the_requests_it_names_as_often_as_it_says(hub_api: HfApi, published: str, local_hub: LocalHub):
@@ -83,42 +75,3 @@ def test_a_restarted_hub_serves_what_it_served(hub_api: HfApi, published: str, f
     assert hub_api.model_info(REPOSITORY).sha == published
     path = hub_api.hf_hub_download(REPOSITORY, "model.safetensors")
     assert Path(path).read_bytes() == (folder / "model.safetensors").read_bytes()
-
-
-def test_one_folder_is_served_by_one_hub(local_hub: LocalHub):
-    with pytest.raises(OSError, match="is served by another local Hub"):
-        LocalHub(local_hub.root).start()
-
-
-def test_pages_for_a_person(hub_api: HfApi, published: str, local_hub: LocalHub):
-    text = b"# Model <script>alert(1)</script>"
-    commit = hub_api.upload_file(repo_id=REPOSITORY, path_or_fileobj=text, path_in_repo="README.md")
-    for address in (f"{local_hub.endpoint}/{REPOSITORY}", str(commit.commit_url)):
-        with urllib.request.urlopen(address) as page:
-            html = page.read().decode()
-        assert "model.safetensors" in html
-        assert "# Model &lt;script&gt;" in html
-    hub_api.update_repo_settings(REPOSITORY, private=True)
-    assert REPOSITORY not in ask(local_hub.endpoint, "/")[1].decode()
-    signed_in, _ = ask(local_hub.endpoint, f"/?token={LOCAL_TOKEN}")
-    cookie = signed_in.headers["Set-Cookie"].partition(";")[0]
-    assert REPOSITORY in ask(local_hub.endpoint, signed_in.headers["Location"], Cookie=cookie)[1].decode()
-    path = f"/api/models/{REPOSITORY}/branch/x"
-    assert ask(local_hub.endpoint, path, "POST", b"", Cookie=cookie)[0].status == 401
-
-
-def test_the_command_prints_one_line_and_stops_when_told(tmp_path: Path):
-    command = [sys.executable, "-m", "deployments.loopback_hub", str(tmp_path / "hub")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stderr is not None
-        line = server.stdout.readline()
-        settings = dict(pair.split("=", 1) for pair in line.split())
-        assert settings["HF_HUB_DISABLE_XET"] == "1"
-        assert HfApi(endpoint=settings["HF_ENDPOINT"], token=settings["HF_TOKEN"]).whoami()["name"] == "mergeline"
-        second = subprocess.run([*command, "--port", "0"], cwd=ROOT, capture_output=True, text=True)
-        assert (second.returncode, second.stdout) == (2, "")
-        assert re.fullmatch(r"The local Hub cannot start: .* is served by another .*\n", second.stderr)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=10) == 0
-        assert (server.stdout.read(), server.stderr.read()) == ("", "")
