@@ -1,4 +1,4 @@
-"""The files under ``deployments/`` that other programs read, against those programs' own descriptions."""
+"""The files under ``deployments/`` that other programs read, checked against the schemas of those programs."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_every_service_of_compose_has_what_it_names() -> None:
         for volume in service.get("volumes", []):
             source = volume.partition(":")[0]
             assert source in compose["volumes"] or (FOLDER / source).exists(), f"{name}: {source}"
-        # Whatever a service says to the outside it says to this machine alone.
+        # Every published port is bound to 127.0.0.1.
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         command = service.get("command", [])
         if command[:2] == ["python", "-m"]:

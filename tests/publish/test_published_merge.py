@@ -75,7 +75,7 @@ def test_a_published_merge_that_was_tampered_with_is_found(
     )
     assert len(lines) == 2
     assert "config.json has" in lines[1]
-    # The commit that was published is what it was.
+    # The commit that was published has not changed.
     published = hub.commits(REPOSITORY)[2].commit
     assert main(["verify", f"{REPOSITORY}@{published}"]) == 0
 
