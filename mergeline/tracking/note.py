@@ -1,4 +1,4 @@
-"""The Markdown that heads a run's page, an experiment's and a registered model's."""
+"""The descriptions, in Markdown, of a merge's run and of its experiment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ the verdict says `better` or `worse`.
 
 
 def merge_note(record: MergeRecord) -> str:
-    """Write what a person reads first of a merge: what was merged, where it is, how it did, from which recipe."""
+    """Write the description of a merge's run: sources, publication, results, recipe."""
     sources = ", ".join(_linked(source, record.hub_url) for source in record.manifest.sources)
     paragraphs = [f"**{record.manifest.merge_method}** of {sources}"]
     if (published := record.publication) is not None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import mergeline.evaluation
 from deployments.local.demo import TOKEN
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.errors import EvaluationError, EvaluationInputError
 from mergeline.evaluation.compare import comparison
 from mergeline.evaluation.evaluate_beside import evaluate_beside
