@@ -9,14 +9,10 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from mergeline.errors import RecipeError
-from mergeline.support.text import read_text
 from mergeline.support.yaml_document import StrictModel, did_you_mean, problems_of, read_yaml
 
 Scalar = float | int | bool | str
 """One number (or flag, or word) as the recipe gives it."""
-
-
-DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 class Conditional(StrictModel):
@@ -231,8 +227,3 @@ def read_recipe(text: str, origin: str = "recipe") -> Recipe:
         return Recipe.model_validate(document.value)
     except ValidationError as problem:
         raise RecipeError(problems_of(document, problem, Recipe)) from None
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe from a file; see :func:`read_recipe`."""
-    return read_recipe(read_text(path, RecipeError, "recipe"), str(path))
