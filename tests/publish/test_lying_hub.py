@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
-from mergeline import hub_failures
 from mergeline.errors import HubError, MergelineError, RepositoryError
+from mergeline.sources import hub_failures
 from mergeline.sources.hub import Hub, Upload
 from mergeline.sources.hub_transport import guarded
 
@@ -73,7 +73,7 @@ def stranger() -> Iterator[Stranger]:
 def signed_in_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setattr(hub_failures, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.xet._endpoints", {})
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ FILES = {
 def signed_in_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setattr(hub_failures, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.xet._endpoints", {})
 
 
 @pytest.fixture
@@ -248,7 +248,8 @@ def test_other_refusals_are_not_tried_again(local_hub: LocalHub, hub: Hub) -> No
 def test_messages_lose_tokens_and_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "a-token-of-ours")
     text = "GET https://cdn.example/x?X-Amz-Signature=abc&e=1 with hf_abcdefghijklmnopqrstuvwx or a-token-of-ours; no."
-    assert hub_failures.without_secrets(text) == "GET https://cdn.example/x with hf_... or ...; no."
+    error = hub_failures.explain(ValueError(text), hub_url="https://hub.example", repo_id="a/b", revision=None)
+    assert str(error).endswith("(ValueError: GET https://cdn.example/x with *** or ***; no).")
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
