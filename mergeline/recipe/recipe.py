@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from mergeline.errors import RecipeError
+from mergeline.support.dtypes import RecipeDtype
 from mergeline.support.yaml_document import StrictModel, did_you_mean, problems_of, read_yaml
 
 Scalar = float | int | bool | str
@@ -174,9 +175,9 @@ class Recipe(StrictModel):
     models: tuple[Model, ...] | None = None
     slices: tuple[Slice, ...] | None = None
     base_model: ModelReference | None = None
-    dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = None
+    dtype: RecipeDtype | None = None
     """Weights are rounded to this, once, unless ``out_dtype`` says otherwise."""
-    out_dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = None
+    out_dtype: RecipeDtype | None = None
     parameters: Parameters = Field(default_factory=dict)
     tokenizer_source: str | None = None
     """``base``: the base model's vocabulary and tokenizer, which is also the default."""
@@ -199,7 +200,7 @@ class Recipe(StrictModel):
         return self
 
     @property
-    def output_dtype(self) -> str | None:
+    def output_dtype(self) -> RecipeDtype | None:
         return self.out_dtype or self.dtype
 
     def references(self) -> tuple[str, ...]:

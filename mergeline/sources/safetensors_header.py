@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeline.errors import CheckpointError
-from mergeline.sources.dtypes import BITS
+from mergeline.support.dtypes import BITS
 
 _MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
