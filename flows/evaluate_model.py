@@ -5,13 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.steps import as_task
-from mergeline.evaluation.evaluate_models import ModelToEvaluate
 from mergeline.evaluation.results import EvaluationReport
-from mergeline.merge.devices import choose_devices
-from mergeline.pipeline import preflight, steps
+from mergeline.pipeline.evaluating import evaluate_named
 from mergeline.pipeline.language import MARGIN, read_evaluate
-from mergeline.sources.checkpoint import open_checkpoint
-from mergeline.sources.hub import Hub
 
 
 @flow(name="evaluate-model", flow_run_name="evaluate {model}")
@@ -47,11 +43,6 @@ def evaluate_model(
         "tasks": [task], "dataset": dataset or None, "limit": limit, "batch_size": batch_size, "dtype": dtype,
         "engine": engine, "margin": margin, "time_limit_minutes": time_limit_minutes,
     }  # fmt: skip
-    evaluate = read_evaluate(settings, "evaluate-model")
-    chosen, hub = choose_devices(device)[0], Hub()
-    names = [*compare_with, model]
-    questions = preflight.find_questions(evaluate, hub)
-    directories = as_task(steps.fetch_checkpoints, [open_checkpoint(name, hub) for name in names], hub)
-    models = [ModelToEvaluate(name, directory) for name, directory in zip(names, directories, strict=True)]
-    as_task(preflight.fetch_questions, questions, hub)
-    return as_task(steps.score, models, 0, evaluate, questions.of(task, hub), chosen)
+    section = read_evaluate(settings, "evaluate-model")
+    (evaluated,) = evaluate_named([*compare_with, model], section, device=device, call=as_task)
+    return evaluated.report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -18,9 +18,18 @@ from mergeline.pipeline.language import Evaluate, Samples
 
 @task(name="evaluate", task_run_name="evaluate {questions.task_name}", tags=["gpu"], cache_policy=NO_CACHE)
 def evaluate(
-    models: Sequence[ModelToEvaluate], base_count: int, evaluate: Evaluate, questions: TaskQuestions, device: str
+    models: Sequence[ModelToEvaluate],
+    base_count: int,
+    evaluate: Evaluate,
+    questions: TaskQuestions,
+    device: str,
+    on_line: Callable[[str], None],
 ) -> EvaluationReport:
-    """Score models on one lm-eval task and compare them; see :func:`mergeline.pipeline.steps.score`."""
+    """Score models on one lm-eval task and compare them; see :func:`mergeline.pipeline.steps.score`.
+
+    Progress goes to the run's log instead of ``on_line``.
+    """
+    del on_line
     report = steps.score(models, base_count, evaluate, questions, device, get_run_logger().info)
     create_markdown_artifact(
         report_text(report), key="evaluation", description=f"{questions.task_name}: {report.merge.label}"

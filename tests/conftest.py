@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.builders", "tests.servers")
 pytest_plugins = ["tests.fixtures.hub", "tests.fixtures.servers"]
 
 _HF_HOME, _STATE = (tempfile.TemporaryDirectory(prefix="mergeline-tests-") for _ in range(2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,34 +12,25 @@ from mergeline.cli.merging import positive
 from mergeline.errors import InputError
 
 if TYPE_CHECKING:
-    from mergeline.evaluation.evaluate_models import ModelToEvaluate
-    from mergeline.evaluation.questions.task_questions import TaskQuestions
-    from mergeline.evaluation.results import EvaluationReport
+    from mergeline.pipeline.evaluating import NamedEvaluation
     from mergeline.pipeline.language import Evaluate
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score models and compare them."""
     from mergeline.evaluation.report.tables import report_text
-    from mergeline.merge.devices import choose_devices
-    from mergeline.pipeline import steps
-    from mergeline.pipeline.preflight import find_questions
-    from mergeline.sources.hub import Hub
+    from mergeline.pipeline.evaluating import evaluate_named
     from mergeline.support.digests import canonical_json
     from mergeline.support.durable import write_whole
 
     section = _section(options)
-    device = choose_devices(options.device)[0]
     _check_page(options.report, section)
-    hub = Hub()
-    questions = find_questions(section, hub)
-    models = _models([*([section.base] if section.base else []), *options.models])
-    for task in section.tasks:
-        asked = questions.of(task, hub)
-        report = steps.score(models, int(section.base is not None), section, asked, device, _print_line)
+    evaluated = evaluate_named(options.models, section, device=options.device, on_line=_print_line)
+    for evaluation in evaluated:
+        report = evaluation.report
         print(canonical_json(report) if options.json else report_text(report))
         if options.report is not None:
-            write_whole(options.report, _page(report, models[-1].directory, asked))
+            write_whole(options.report, _page(evaluation))
             _print_line(f"Report: {options.report}")
 
 
@@ -78,18 +68,19 @@ def _check_page(page: Path | None, section: Evaluate) -> None:
         raise InputError(f"--report {page}: {what}; name an HTML file in a directory that is there.")
 
 
-def _page(report: EvaluationReport, directory: Path, questions: TaskQuestions) -> str:
+def _page(evaluation: NamedEvaluation) -> str:
     """Render the report, with recipe, lineage and geometry where the last model is a merge of Mergeline's."""
     from mergeline.evaluation.report.html_report import render_report
     from mergeline.merge.geometry import read_geometry
     from mergeline.merge.manifest import RECIPE_NAME, read_manifest
 
+    directory = evaluation.models[-1].directory
     recipe = directory / RECIPE_NAME
     return render_report(
-        report,
+        evaluation.report,
         recipe_text=recipe.read_text("utf-8") if recipe.is_file() else "",
         manifest=read_manifest(directory),
-        prompts=questions.prompts(),
+        prompts=evaluation.questions.prompts(),
         geometry=read_geometry(directory),
     )
 
@@ -100,10 +91,12 @@ def sample(options: argparse.Namespace) -> None:
 
     from mergeline.evaluation.sample import sample_models
     from mergeline.merge.devices import choose_devices
+    from mergeline.pipeline.evaluating import fetch_models
     from mergeline.pipeline.language import DEFAULT_PROMPTS
+    from mergeline.sources.hub import Hub
 
     samples = sample_models(
-        _models(options.models),
+        fetch_models(options.models, Hub()),
         options.prompt or DEFAULT_PROMPTS,
         positive(options.max_new_tokens, "--max-new-tokens"),
         options.seed,
@@ -120,14 +113,3 @@ def sample(options: argparse.Namespace) -> None:
         for sample in samples:
             if sample.prompt == prompt:
                 print(f"\n{sample.label}:\n{sample.completion}")
-
-
-def _models(references: Sequence[str]) -> list[ModelToEvaluate]:
-    """Bring the models named onto this machine."""
-    from mergeline.evaluation.evaluate_models import ModelToEvaluate, check_labels
-    from mergeline.sources.checkpoint import fetch, open_checkpoint
-    from mergeline.sources.hub import Hub
-
-    checkpoints = [open_checkpoint(reference, Hub()) for reference in references]
-    check_labels([ModelToEvaluate(checkpoint.label, Path()) for checkpoint in checkpoints])
-    return [ModelToEvaluate(checkpoint.label, fetch(checkpoint, Hub())) for checkpoint in checkpoints]

@@ -120,28 +120,9 @@ def reproduce(options: argparse.Namespace) -> None:
 
 def publish(options: argparse.Namespace) -> None:
     """Put a finished merge on the Hub."""
-    from mergeline.merge.manifest import RECIPE_NAME, read_manifest
-    from mergeline.plan.licences import require_publishable
-    from mergeline.publish.card import render_card
-    from mergeline.publish.publication import publish_directory
-    from mergeline.sources.hub import Hub
+    from mergeline.publish.publishing import publish_merge
 
-    manifest = read_manifest(options.model) if options.model.is_dir() else None
-    if manifest is None:
-        raise InputError(f"{options.model}: holds no finished merge; make one with `mergeline merge RECIPE OUT`.")
-    recipe_text = (options.model / RECIPE_NAME).read_text()
-    hub = Hub()
-    repo_id = options.repo_id if "/" in options.repo_id else f"{hub.whoami()}/{options.repo_id}"
-    require_publishable([source.license for source in manifest.sources], is_public=options.public)
-    card = render_card(manifest, recipe_text, name=repo_id)
-    published = publish_directory(
-        options.model,
-        repo_id,
-        hub=hub,
-        plan_digest=manifest.plan_digest,
-        private=not options.public,
-        extra_files={"README.md": card.encode()},
-    )
+    published = publish_merge(options.model, options.repo_id, private=not options.public)
     if options.json:
         print(json.dumps(published.__dict__))
     else:

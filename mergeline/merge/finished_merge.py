@@ -15,7 +15,7 @@ from mergeline.sources.hub import Hub
 
 
 @dataclass(frozen=True)
-class MergeRecords:
+class FinishedMerge:
     """A merge's own account of itself, and the checkpoint it stands beside."""
 
     checkpoint: Checkpoint
@@ -25,7 +25,7 @@ class MergeRecords:
     """As written."""
 
 
-def read_records(model: str, hub: Hub) -> MergeRecords:
+def read_finished_merge(model: str, hub: Hub) -> FinishedMerge:
     """Read manifest, plan and recipe of a merge; of a Hub repository only these small files.
 
     Args:
@@ -42,7 +42,7 @@ def read_records(model: str, hub: Hub) -> MergeRecords:
         raise InputError(f"{model}: has no {missing[0]}; expected a finished merge made by Mergeline.")
     manifest, plan = parse_manifest(read(MANIFEST_NAME), model), parse_plan(read(PLAN_NAME))
     _require_plain_names(model, plan)
-    return MergeRecords(checkpoint, manifest, plan, read(RECIPE_NAME).decode())
+    return FinishedMerge(checkpoint, manifest, plan, read(RECIPE_NAME).decode())
 
 
 def _reader(checkpoint: Checkpoint, hub: Hub) -> tuple[Callable[[str], bytes], set[str]]:

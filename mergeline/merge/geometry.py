@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from mergeline.merge.shard import ShardResult
 from mergeline.merge.shard_file import TensorOutcome
-from mergeline.methods.slerp import COLLINEAR_COSINE
+from mergeline.methods.registry import METHODS
 from mergeline.plan.merge_plan import MergePlan, TensorPlan
 from mergeline.sources.architecture import place_of
 from mergeline.support.text import table
@@ -99,13 +99,8 @@ def summarize(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> list[str]:
     mean = sum(tensor.cosine or 0.0 for tensor in measured) / len(measured)
     what = "the models' differences from the base model" if _has_origin(plan) else "the models"
     sentences = [f"Between {what} the cosine is {mean:.5f} on average, least {least.cosine:.5f} ({least.name})."]
-    arcs = [tensor for tensor in measured if tensor.branch in ("slerp", "lerp")]
-    if arcs:
-        flat = sum(tensor.branch == "lerp" for tensor in arcs)
-        sentences.append(
-            f"SLERP took the chord, a plain weighted average, for {flat} of {len(arcs)} tensors "
-            f"(|cosine| above {COLLINEAR_COSINE}), the arc for {len(arcs) - flat}."
-        )
+    branches = METHODS[plan.merge_method].describe_branches([tensor.branch for tensor in measured])
+    sentences += [branches] if branches else []
     moved = ", ".join(f"{distance:.2%} from {label}" for label, distance in distances(plan, geometry))
     sentences.append(f"The result lies {moved} (root mean square over the tensors, of their norm).")
     return sentences

@@ -15,6 +15,7 @@ from mergeline.merge.shard import ONE_WORKER, Progress, Resources, ShardResult
 from mergeline.merge.workspace import finished_output, open_workspace
 from mergeline.plan.merge_plan import MergePlan
 from mergeline.plan.planning import DEFAULT_MAX_SHARD_BYTES, PlannedMerge, plan_recipe
+from mergeline.recipe.recipe import Recipe
 from mergeline.sources.checkpoint import fetch
 from mergeline.sources.hub import Hub
 from mergeline.support.calling import Call, call_directly
@@ -35,7 +36,7 @@ class MergedModel:
 def merge_planned(
     planned: PlannedMerge,
     output: Path,
-    fetch_sources: Callable[[], Sequence[Path]],
+    fetch_sources: Callable[[], Sequence[Path]] | None = None,
     executor: Executor = merge_here,
     links: Mapping[str, str] = MappingProxyType({}),
     call: Call = call_directly,
@@ -46,6 +47,7 @@ def merge_planned(
         planned: The plan and the recipe it was made from.
         output: Directory to create; appears only when it is complete.
         fetch_sources: Returns the directory of each of the plan's sources; called only if there is something to merge.
+            None: they are fetched from the environment's Hub.
         executor: Merges the shards.
         links: Other records of this merge, kept in the manifest of one that is made now.
         call: Calls :func:`assemble`.
@@ -58,17 +60,18 @@ def merge_planned(
     if finished is not None:
         return MergedModel(output, plan, finished, ())
     with open_workspace(plan, output) as workspace:
-        sources = tuple(fetch_sources())
+        fetched = fetch_sources() if fetch_sources else [fetch(checkpoint, Hub()) for checkpoint in planned.checkpoints]
+        sources = tuple(fetched)
         results = executor(MergeJob(plan, workspace.plan_file, sources, plan.shards))
         manifest = call(assemble, plan, results, planned.recipe_text, sources[plan.donor], workspace, links)
     return MergedModel(output, plan, manifest, results)
 
 
 def merge_recipe(
-    recipe: Path,
+    recipe: Path | Recipe,
     output: Path,
     *,
-    hub: Hub,
+    hub: Hub | None = None,
     max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
     resources: Resources = ONE_WORKER,
     on_progress: Progress = lambda nbytes: None,
@@ -76,9 +79,9 @@ def merge_recipe(
     """Merge a recipe into a local model directory, continuing whatever an earlier run left.
 
     Args:
-        recipe: YAML file.
+        recipe: YAML file, or the recipe itself.
         output: Directory to create; appears only when it is complete.
-        hub: Where Hub ids are looked up.
+        hub: Where Hub ids are looked up; the environment's Hub by default.
         max_shard_bytes: Largest output file.
         resources: Devices, workers and memory.
         on_progress: Called as bytes are written.
@@ -86,7 +89,10 @@ def merge_recipe(
     Raises:
         MergelineError: Of the kinds :mod:`mergeline.errors` lists.
     """
-    planned = plan_recipe(read_text(recipe, InputError, "recipe"), str(recipe), hub, max_shard_bytes)
+    hub = hub or Hub()
+    is_file = isinstance(recipe, Path)
+    text = read_text(recipe, InputError, "recipe") if isinstance(recipe, Path) else recipe
+    planned = plan_recipe(text, str(recipe) if is_file else "recipe", hub, max_shard_bytes)
     return merge_planned(
         planned,
         output,

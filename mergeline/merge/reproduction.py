@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mergeline.errors import InputError, OutputError, VerificationError
-from mergeline.merge.finished_merge import read_records
+from mergeline.merge.finished_merge import read_finished_merge
 from mergeline.merge.job import Executor, merge_here
 from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.merge.merging import merge_planned
@@ -17,13 +17,15 @@ from mergeline.sources.hub import Hub
 from mergeline.sources.identity import FileRecord, SourceRecord
 
 
-def reproduce(model: str, output: Path, *, hub: Hub, executor: Executor = merge_here) -> tuple[FileRecord, ...]:
+def reproduce(
+    model: str, output: Path, *, hub: Hub | None = None, executor: Executor = merge_here
+) -> tuple[FileRecord, ...]:
     """Merge again what a manifest says, from the same commits, and compare every shard.
 
     Args:
         model: Directory or Hub id of a finished merge.
         output: Directory to create.
-        hub: Where it and its sources are looked up.
+        hub: Where it and its sources are looked up; the environment's Hub by default.
         executor: Merges the shards.
 
     Returns:
@@ -33,13 +35,14 @@ def reproduce(model: str, output: Path, *, hub: Hub, executor: Executor = merge_
         InputError: If it is no merge of this tool, or a source is not what it was.
         VerificationError: If a shard came out otherwise; what was made stays in ``output``.
     """
-    records = read_records(model, hub)
-    if finished_output(records.plan, output) is not None:
+    hub = hub or Hub()
+    merge = read_finished_merge(model, hub)
+    if finished_output(merge.plan, output) is not None:
         raise OutputError(f"{output}: already holds this merge; choose another place.")
-    checkpoints = tuple(_same_source(source, hub) for source in records.plan.sources)
-    planned = PlannedMerge(records.recipe_text, records.plan, checkpoints)
+    checkpoints = tuple(_same_source(source, hub) for source in merge.plan.sources)
+    planned = PlannedMerge(merge.recipe_text, merge.plan, checkpoints)
     again = merge_planned(planned, output, lambda: [fetch(checkpoint, hub) for checkpoint in checkpoints], executor)
-    _compare(records.manifest.shards, again.manifest.shards)
+    _compare(merge.manifest.shards, again.manifest.shards)
     return again.manifest.shards
 
 

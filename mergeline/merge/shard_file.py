@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from mergeline.support.digests import remember_sha256
 from mergeline.support.durable import sync_directory
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ class ShardFile:
         os.fsync(self._file)
         self._temporary.replace(self.path)
         sync_directory(self.path.parent)
-        return self._sha256.hexdigest()
+        sha256 = self._sha256.hexdigest()
+        remember_sha256(self._file, sha256)
+        return sha256
 
     def forget_journal(self) -> None:
         """Remove the journal, once the shard's own record says that it is done."""

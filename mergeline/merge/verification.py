@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mergeline.errors import CheckpointError, OutputError, VerificationError
-from mergeline.merge.finished_merge import read_records
+from mergeline.merge.finished_merge import read_finished_merge
 from mergeline.merge.manifest import MANIFEST_NAME, Manifest, read_manifest
 from mergeline.plan.merge_plan import MergePlan
 from mergeline.plan.plan_file import PLAN_NAME, read_plan
@@ -40,23 +40,23 @@ class _Found:
     """Hashes the file only when its size is right."""
 
 
-def verify_model(model: str, hub: Hub, *, try_loading: bool = False) -> Verification:
+def verify_model(model: str, hub: Hub | None = None, *, try_loading: bool = False) -> Verification:
     """Check a merge wherever it is; of a Hub repository no weight is moved, the Hub's own sha256 of it is compared.
 
     Args:
         model: Directory or Hub id, with an optional ``@revision``.
-        hub: Where Hub ids are looked up.
+        hub: Where Hub ids are looked up; the environment's Hub by default.
         try_loading: Also ask transformers whether the tensors fit the config.
 
     Raises:
         InputError: If it is no finished merge.
         VerificationError: With one line per difference.
     """
-    directory = Path(model).expanduser()
+    directory, hub = Path(model).expanduser(), hub or Hub()
     if directory.is_dir():
         return verify_directory(directory, try_loading=try_loading)
-    records = read_records(model, hub)
-    repository = records.checkpoint.repository
+    merge = read_finished_merge(model, hub)
+    repository = merge.checkpoint.repository
     assert repository is not None
     files = {file.path: file for file in repository.files}
 
@@ -67,11 +67,11 @@ def verify_model(model: str, hub: Hub, *, try_loading: bool = False) -> Verifica
         # Small files are kept in git, without a sha256.
         return _Found(file.nbytes, lambda: file.sha256 or sha256(hub.read_file(repository, name)).hexdigest())
 
-    _require_unchanged(model, records.manifest, find)
-    _require_planned(model, records.plan, records.checkpoint)
+    _require_unchanged(model, merge.manifest, find)
+    _require_planned(model, merge.plan, merge.checkpoint)
     if try_loading:
-        check_loads(hub.download(repository, records.checkpoint.auxiliary_files), records.checkpoint)
-    return _verification(records.manifest, records.plan, try_loading)
+        check_loads(hub.download(repository, merge.checkpoint.auxiliary_files), merge.checkpoint)
+    return _verification(merge.manifest, merge.plan, try_loading)
 
 
 def verify_directory(directory: Path, *, try_loading: bool = False) -> Verification:

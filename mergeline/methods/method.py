@@ -142,6 +142,20 @@ class MergeMethod(ABC):
         del settings
         return None
 
+    def describe_branches(self, branches: Sequence[str]) -> str | None:
+        """Say in a sentence which cases of the formula were taken; None where there is nothing to say.
+
+        Args:
+            branches: :attr:`Kernel.branch` of every tensor merged.
+        """
+        del branches
+        return None
+
+    def branch_metrics(self, branches: Sequence[str]) -> dict[str, float]:
+        """Return what to chart of the cases taken: name -> number."""
+        del branches
+        return {}
+
     @abstractmethod
     def kernel(self, settings: TensorSettings) -> Kernel:
         """Return the arithmetic for one output tensor."""

@@ -47,6 +47,19 @@ class Slerp(MergeMethod):
         t = float(settings.shared["t"])
         return _Arc(t) if 0 < t < 1 else WeightedSum(Combination((1.0 - t, t), "endpoint"))
 
+    def describe_branches(self, branches: Sequence[str]) -> str | None:
+        chords, arcs = branches.count("lerp"), branches.count("slerp")
+        if not chords + arcs:
+            return None
+        return (
+            f"SLERP took the chord, a plain weighted average, for {chords} of {chords + arcs} tensors "
+            f"(|cosine| above {COLLINEAR_COSINE}), the arc for {arcs}."
+        )
+
+    def branch_metrics(self, branches: Sequence[str]) -> dict[str, float]:
+        chords, arcs = branches.count("lerp"), branches.count("slerp")
+        return {"chord_share": chords / (chords + arcs)} if chords + arcs else {}
+
 
 class _Arc(MeasuredSum):
     """Writes the chord while it measures the angle: what fine-tunes of one model nearly always take."""

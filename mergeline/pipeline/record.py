@@ -10,6 +10,7 @@ from pathlib import Path
 from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.geometry import GEOMETRY_NAME, TensorGeometry, distances, geometry_lines, read_geometry
 from mergeline.merge.merging import MergedModel
+from mergeline.methods import METHODS
 from mergeline.pipeline.preflight import PreparedPipeline
 from mergeline.pipeline.published_files import model_card, report_pages
 from mergeline.pipeline.stage_clock import StageClock, peak_memory_bytes
@@ -132,9 +133,8 @@ def _geometry_metrics(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> di
     metrics = {f"geometry/moved.{names[label]}": distance for label, distance in moved.items()}
     if cosines := [tensor.cosine for tensor in geometry if tensor.cosine is not None]:
         metrics |= {"geometry/cosine_mean": sum(cosines) / len(cosines), "geometry/cosine_least": min(cosines)}
-    if arcs := [tensor.branch == "lerp" for tensor in geometry if tensor.branch in ("slerp", "lerp")]:
-        metrics["geometry/chord_share"] = sum(arcs) / len(arcs)
-    return metrics
+    shares = METHODS[plan.merge_method].branch_metrics([tensor.branch for tensor in geometry])
+    return metrics | {f"geometry/{name}": share for name, share in shares.items()}
 
 
 def _measurements(merged: MergedModel, clock: StageClock) -> dict[str, float]:

@@ -137,7 +137,7 @@ def evaluate(
     models += compared_models(prepared, merged, sources)
     call(fetch_questions, questions, hub)
     return tuple(
-        call(score, models, len(base), evaluate, questions.of(task, hub), prepared.devices[0])
+        call(score, models, len(base), evaluate, questions.of(task, hub), prepared.devices[0], logger.info)
         for task in evaluate.tasks
     )
 

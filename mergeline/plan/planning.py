@@ -136,14 +136,24 @@ def resolve_sources(recipe: Recipe, hub: Hub) -> dict[str, Checkpoint]:
 
 
 def plan_recipe(
-    recipe_text: str, origin: str, hub: Hub, max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES
+    recipe: str | Recipe,
+    origin: str = "recipe",
+    hub: Hub | None = None,
+    max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
 ) -> PlannedMerge:
     """Read a recipe, pin its sources and plan the merge, without moving a weight.
+
+    Args:
+        recipe: Its YAML text, or the recipe itself.
+        origin: What messages call it.
+        hub: Where Hub ids are looked up; the environment's Hub by default.
+        max_shard_bytes: Largest output file, in bytes.
 
     Raises:
         InputError: With one line per problem.
     """
-    recipe = read_recipe(recipe_text, origin)
-    checkpoints = resolve_sources(recipe, hub)
-    plan = plan_merge(recipe, checkpoints, max_shard_bytes=max_shard_bytes)
-    return PlannedMerge(recipe_text, plan, tuple(checkpoints[name] for name in recipe.references()))
+    text = recipe if isinstance(recipe, str) else recipe.as_yaml()
+    read = read_recipe(text, origin)
+    checkpoints = resolve_sources(read, hub or Hub())
+    plan = plan_merge(read, checkpoints, max_shard_bytes=max_shard_bytes)
+    return PlannedMerge(text, plan, tuple(checkpoints[name] for name in read.references()))

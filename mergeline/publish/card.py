@@ -49,7 +49,8 @@ def render_card(
     samples_by_prompt: dict[str, list[Sample]] = {}
     for sample in samples:
         samples_by_prompt.setdefault(sample.prompt, []).append(sample)
-    filters = {"code": _code, "block": _block, "link": _link, "without_paths": without_paths}
+    filters: dict[str, Callable[..., str]] = {"without_paths": without_paths}
+    filters |= {"code": _markup(code_span), "block": _markup(code_block), "link": _markup(link)}
     return load_template(Path(__file__).with_name("card.md"), filters, finalize=_escaped).render(
         MANIFEST_NAME=MANIFEST_NAME,
         TRAIN_SPLIT_TASKS=_TRAIN_SPLIT_TASKS,
@@ -81,16 +82,8 @@ def _escaped(value: object) -> Markup:
     return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
 
 
-def _code(text: str) -> Markup:
-    return Markup(code_span(text))
-
-
-def _block(text: str, language: str = "text") -> Markup:
-    return Markup(code_block(text, language))
-
-
-def _link(url: str, title: str) -> Markup:
-    return Markup(link(title, url))
+def _markup(render: Callable[..., str]) -> Callable[..., Markup]:
+    return lambda *texts: Markup(render(*texts))
 
 
 def _front_matter(
@@ -184,4 +177,4 @@ def _path_remover(sources: Sequence[SourceRecord]) -> Callable[[str], str]:
     names = [re.escape(label) for label in local if re.search(r"[/\\]", label)]
     absolute = r"(?:~|[A-Za-z]:|\\)?[/\\][\w.@+~-]+(?:[/\\]+[\w.@+~-]+)+"
     pattern = re.compile(rf"(?<![\w./:\\~-])(?:{'|'.join([*names, absolute])})/?(?![\w/\\-])")
-    return lambda text: pattern.sub(lambda found: f"{_last_component(found[0])} (local)", text)
+    return lambda text: pattern.sub(lambda match: f"{_last_component(match[0])} (local)", text)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from mergeline.errors import RecipeError
@@ -202,6 +203,10 @@ class Recipe(StrictModel):
     @property
     def output_dtype(self) -> RecipeDtype | None:
         return self.out_dtype or self.dtype
+
+    def as_yaml(self) -> str:
+        """Render the recipe as YAML that :func:`read_recipe` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
     def references(self) -> tuple[str, ...]:
         """Return every model named, once each, in the order of first mention; the base model counts."""

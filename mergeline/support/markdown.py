@@ -37,6 +37,6 @@ def code_block(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def link(title: str, url: str) -> str:
+def link(url: str, title: str) -> str:
     """Return a link with a plain title."""
     return f"[{escape_markdown(title)}]({quote(url, safe=':/?#@!$&*+,;=%~')})"

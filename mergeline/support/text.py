@@ -48,7 +48,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _is_number(text: str) -> bool:
-    return re.match(r"[+±-]? ?\d|-$", text) is not None
+    return re.match(r"\**[+±-]? ?\d|-$", text) is not None
 
 
 def read_text(path: Path, error: type[Exception], noun: str) -> str:

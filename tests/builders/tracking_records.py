@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
@@ -10,6 +11,7 @@ from mergeline.merge.manifest import Manifest
 from mergeline.publish.publication import Publication
 from mergeline.sources.identity import SourceRecord
 from mergeline.tracking.record import MergeRecord
+from mergeline.tracking.runs import TrackedRun, open_run, record_merge
 from mergeline.tracking.store import TrackingSettings
 
 EXPERIMENT = "mergeline/demo"
@@ -112,3 +114,22 @@ def client_of(settings: TrackingSettings) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=settings.uri)
+
+
+def track(settings: TrackingSettings, **changes: Any) -> TrackedRun:
+    """Open a run and record a merge in it, as a flow does."""
+    record = merge_record(**changes)
+    tags = {"prefect.flow_run_id": "flow-1"}
+    run = open_run(settings, plan_digest=record.manifest.plan_digest, name=record.name, tags=tags)
+    assert record_merge(settings, record) == run
+    return run
+
+
+def children(settings: TrackingSettings, run: TrackedRun) -> list[Any]:
+    return list(client_of(settings).search_runs([run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'"))
+
+
+def artifact_texts(settings: TrackingSettings, run: TrackedRun, into: Path) -> dict[str, str]:
+    into.mkdir()
+    folder = Path(client_of(settings).download_artifacts(run.run_id, "", str(into)))
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}

@@ -12,13 +12,13 @@ def test_results_table_has_the_shape_of_lm_evals(made_up):
     parent = made_up("OpenPipe/mistral-ft-optimized-1218", [0] * 1000, [0] * 316 + [1] * 684)
     merge = made_up("merge", [0] * 1000, [0] * 317 + [1] * 683)
     assert results_table([parent, merge]).splitlines() == [
-        "| Model                              | Task          | Version | Filter | n-shot | Metric | Value | Stderr  "
-        "| 95 % interval  |",
-        "| ---------------------------------- | ------------- | ------- | ------ | ------ | ------ | ----- | ------- "
-        "| -------------- |",
-        "| OpenPipe/mistral-ft-optimized-1218 | spartqa_train | 1       | none   | 0      | acc    | 0.316 | ±0.0147 "
+        "| Model                              | Task          | Version | Filter | n-shot | Metric | Value |  Stderr "
+        "|  95 % interval |",
+        "|------------------------------------|---------------|--------:|--------|-------:|--------|------:|--------:"
+        "|---------------:|",
+        "| OpenPipe/mistral-ft-optimized-1218 | spartqa_train |       1 | none   |      0 | acc    | 0.316 | ±0.0147 "
         "| 0.288 to 0.345 |",
-        "| merge                              | spartqa_train | 1       | none   | 0      | acc    | 0.317 | ±0.0147 "
+        "| merge                              | spartqa_train |       1 | none   |      0 | acc    | 0.317 | ±0.0147 "
         "| 0.289 to 0.346 |",
     ]
 
@@ -77,15 +77,10 @@ def test_report_text_shows_letters_breakdowns_and_lm_evals_own_tables(made_up):
     columns = [{"relation": "left"}, {"relation": "right"}] * 10
     merge = replace(made_up("merge", [0, 1] * 10, [0, 0] * 10, columns=columns), table="|Tasks|\n|-----|")
     text = report_text(compare_with_parents(merge, []))
-    assert (
-        "| merge         | ±0.1147          | +0.000         | 0.325            | 0.667 | 0.025 | 20/0/0/0        |"
-        in text
-    )
-    assert (
-        "| right answers |                  |                |                  |       |       | 10/10/0/0       |"
-        in text
-    )
-    assert "| left     | 10 | 1.000 (0.72 to 1.00) |" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "| merge | ±0.1147 | +0.000 | 0.325 | 0.667 | 0.025 | 20/0/0/0 |" in lines
+    assert "| right answers | | | | | | 10/10/0/0 |" in lines
+    assert "| left | 10 | 1.000 (0.72 to 1.00) |" in lines
     assert text.endswith("As lm-eval printed it:\n\nmerge:\n\n|Tasks|\n|-----|")
 
 

@@ -1,4 +1,4 @@
-"""Where a merge on disk comes from, and what cannot be said of it; the whole chain is followed in test_flows.py."""
+"""Where a merge on disk comes from, and what cannot be said of it; ``main_flow`` follows the whole chain."""
 
 from __future__ import annotations
 

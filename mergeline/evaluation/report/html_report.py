@@ -21,12 +21,13 @@ from mergeline.evaluation.report.svg_charts import (
 )
 from mergeline.evaluation.report.tables import own_tables
 from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport, Sample
-from mergeline.merge.geometry import TensorGeometry
 from mergeline.merge.manifest import Manifest
 from mergeline.support.templates import load_template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from mergeline.merge.geometry import TensorGeometry
 
 CHANGED_SHOWN = 40
 """Most changed questions that the page lists."""
@@ -78,11 +79,8 @@ def render_report(
         ),
         letter_charts=_letter_charts(report),
         calibration_charts=[
-            (
-                f"{summary.label}: error {summary.calibration_error:.3f}",
-                calibration_chart(summary.calibration, summary.label),
-            )
-            for summary in report.summaries
+            (f"{model.label}: error {model.calibration_error:.3f}", calibration_chart(model.calibration, model.label))
+            for model in report.summaries
         ],
         samples_by_prompt=samples_by_prompt,
         cosine_map=heat_map(geometry, "Cosine between the sources"),
@@ -103,14 +101,7 @@ def _accuracy_chart(report: EvaluationReport) -> Markup:
     if report.oracle_accuracy is not None and report.parent_comparisons:
         marks.append(Mark(report.oracle_accuracy, f"some parent right {report.oracle_accuracy:.3f}"))
     estimates = [
-        Estimate(
-            summary.label,
-            summary.accuracy,
-            summary.low,
-            summary.high,
-            f"{summary.accuracy:.3f} ({summary.low:.3f} to {summary.high:.3f})",
-            is_accented=summary.label == report.merge.label,
-        )
+        Estimate(summary.label, summary.accuracy, summary.low, summary.high, summary.label == report.merge.label)
         for summary in report.summaries
     ]
     return interval_chart(estimates, marks, 0.0, 1.0, "Accuracy with 95 % intervals")
@@ -122,14 +113,7 @@ def _difference_chart(comparisons: Mapping[str, Comparison], merge_label: str) -
         return ""
     reach = max(0.05, *(max(abs(pair.low), abs(pair.high), pair.margin) for pair in comparisons.values()))
     estimates = [
-        Estimate(
-            name,
-            pair.difference,
-            pair.low,
-            pair.high,
-            f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})",
-            is_accented=pair.label == merge_label,
-        )
+        Estimate(name, pair.difference, pair.low, pair.high, pair.label == merge_label, is_signed=True)
         for name, pair in comparisons.items()
     ]
     margin = next(iter(comparisons.values())).margin

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from mergeline.evaluation.compare.model_summary import letter
 from mergeline.evaluation.results import CalibrationBin
-from mergeline.merge.geometry import TensorGeometry
+
+if TYPE_CHECKING:
+    from mergeline.merge.geometry import TensorGeometry
 
 _AXIS = 26
 _LETTER = 7.8
@@ -25,9 +28,15 @@ class Estimate:
     value: float
     low: float
     high: float
-    note: str = ""
-    """Shown at the end of the row."""
     is_accented: bool = False
+    is_signed: bool = False
+    """Whether positive numbers get a plus sign."""
+
+    @property
+    def note(self) -> str:
+        """Shown at the end of the row."""
+        spec = "+.3f" if self.is_signed else ".3f"
+        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
 @dataclass(frozen=True)

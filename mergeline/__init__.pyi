@@ -1,0 +1,33 @@
+from .errors import MergelineError as MergelineError
+from .evaluation.report.html_report import render_report as render_report
+from .evaluation.report.tables import report_text as report_text
+from .merge.devices import choose_devices as choose_devices
+from .merge.finished_merge import FinishedMerge as FinishedMerge
+from .merge.finished_merge import read_finished_merge as read_finished_merge
+from .merge.geometry import read_geometry as read_geometry
+from .merge.merging import MergedModel as MergedModel
+from .merge.merging import merge_planned as merge_planned
+from .merge.merging import merge_recipe as merge_recipe
+from .merge.reproduction import reproduce as reproduce
+from .merge.shard import Resources as Resources
+from .merge.verification import verify_model as verify_model
+from .methods.registry import METHODS as METHODS
+from .pipeline.evaluating import evaluate_named as evaluate_named
+from .pipeline.language import Evaluate as Evaluate
+from .pipeline.language import Pipeline as Pipeline
+from .pipeline.language import load_pipeline as load_pipeline
+from .pipeline.run import PipelineResult as PipelineResult
+from .pipeline.run import describe_result as describe_result
+from .pipeline.run import run_pipeline as run_pipeline
+from .plan.merge_plan import MergePlan as MergePlan
+from .plan.planning import PlannedMerge as PlannedMerge
+from .plan.planning import plan_recipe as plan_recipe
+from .plan.text import describe_plan as describe_plan
+from .publish.publishing import publish_merge as publish_merge
+from .recipe.recipe import Recipe as Recipe
+from .recipe.recipe import read_recipe as read_recipe
+from .sources.checkpoint import Checkpoint as Checkpoint
+from .sources.checkpoint import open_checkpoint as open_checkpoint
+from .sources.hub import Hub as Hub
+
+__version__: str
