@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two halves, one with everything that starts servers: see tests/conftest.py.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
 # No server is started, and nothing of one imported: see tests/fixtures/fast_lane.py.
-FAST := tests/recipe tests/plan tests/methods tests/merge tests/cli tests/evaluation/test_statistics.py tests/evaluation/test_false_alarms.py tests/test_layers.py
+FAST := tests/support tests/recipe tests/plan tests/methods tests/merge tests/cli tests/evaluation/test_statistics.py tests/evaluation/test_false_alarms.py tests/test_layers.py
 # These import 6,000 of 27,000 files: compiling all takes longer than installing them.
 IMPORTED := lm_eval.evaluator, lm_eval.models.huggingface, transformers.models.mistral.modeling_mistral, \
 	mlflow.server.fastapi_app, prefect.server.api.server

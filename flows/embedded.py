@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from urllib.request import urlopen
 
 from flows.task_run_history import recorded_task_runs
 from mergeline.errors import InputError, RunError
+from mergeline.support.durable import exclusive
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -158,9 +158,8 @@ def _start_server() -> str:
     _say("Starting Prefect's embedded server (5 to 15 s; 15 to 60 s with a new database) ...")
     started = time.monotonic()
     try:
-        # Two servers that migrate a new database at the same time break it.
-        with (get_current_settings().home / "start.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Two servers that migrate one new database at the same time break it.
+        with exclusive(get_current_settings().home / "start.lock", "starting Prefect's server", is_waiting=True):
             server.start()
     except RuntimeError as error:
         raise RunError(

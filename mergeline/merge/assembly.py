@@ -104,7 +104,7 @@ def _manifest(plan: MergePlan, results: Sequence[ShardResult], directory: Path, 
         notes=plan.notes,
         engine_version=_version("mergeline"),
         numerics_version=plan.numerics_version,
-        versions={"python": platform.python_version()} | {name: _version(name) for name in ("torch", "safetensors")},
+        versions={"python": platform.python_version(), "torch": _version("torch")},
         created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         links=dict(links),
     )

@@ -1,15 +1,14 @@
-"""How the merged models lie to each other and to the result, as seen on the way through their tensors."""
+"""Norms, angles and distances between the merged models and the result, measured during the merge."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from math import acos, degrees, sqrt
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from mergeline.merge.shard import ShardResult
 from mergeline.merge.shard_file import TensorOutcome
@@ -25,6 +24,9 @@ GEOMETRY_NAME = "geometry.jsonl"
 @dataclass(frozen=True)
 class TensorGeometry:
     """One output tensor among its inputs, each seen as one flat vector."""
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="constants")
+    """A norm of float64 weights may be infinite, which JSON has no number for; the default, null, cannot be read."""
 
     name: str
     layer: int | None
@@ -80,7 +82,7 @@ def merge_geometry(plan: MergePlan, results: Iterable[ShardResult]) -> tuple[Ten
 
 def geometry_lines(geometry: Iterable[TensorGeometry]) -> str:
     """Render as JSON lines."""
-    return "".join(json.dumps(asdict(tensor)) + "\n" for tensor in geometry)
+    return "".join(_GEOMETRY.dump_json(tensor).decode() + "\n" for tensor in geometry)
 
 
 def read_geometry(directory: Path) -> tuple[TensorGeometry, ...]:
@@ -147,4 +149,4 @@ def distances(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> list[tuple
     for tensor, seen in zip(tensors, geometry, strict=True):
         for item, moved in zip(tensor.inputs, seen.moved, strict=False):
             squares.setdefault(plan.sources[item.source].label, []).append(moved**2)
-    return [(label, sqrt(sum(each) / len(each))) for label, each in squares.items()]
+    return [(label, sqrt(sum(terms) / len(terms))) for label, terms in squares.items()]

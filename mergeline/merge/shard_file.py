@@ -7,12 +7,12 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from mergeline.support.digests import remember_sha256
 from mergeline.support.durable import sync_directory
@@ -26,6 +26,9 @@ _READ_BACK_BYTES = 4 * 2**20
 @dataclass(frozen=True)
 class TensorOutcome:
     """What was done for one output tensor."""
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="constants")
+    """A norm of float64 weights may be infinite, which JSON has no number for; the default, null, cannot be read."""
 
     name: str
     branch: str
@@ -103,7 +106,7 @@ class ShardFile:
         log_mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if self.outcomes else os.O_TRUNC)
         self._log = os.open(self._journal, log_mode, 0o644)
         if not self.outcomes:
-            self._append(first_line)
+            self._append(json.dumps(first_line).encode())
         self._sha256 = hashlib.sha256(header)
         self._hashed_nbytes = len(header)
         self._hash_lock = threading.Lock()
@@ -118,7 +121,7 @@ class ShardFile:
         os.close(self._log)
 
     def begin(self, name: str) -> TensorWriter:
-        """Return what writes a tensor; begun again, it is written anew."""
+        """Return a writer at the tensor's first byte; calling this again overwrites the tensor."""
         span = self._places[name]
         sha256 = None
         if self._hash_lock.acquire(blocking=False):
@@ -133,7 +136,7 @@ class ShardFile:
     def finish(self, writer: TensorWriter, outcome: TensorOutcome) -> None:
         """Note in the journal that a tensor is whole."""
         with self._lock:
-            self._append(asdict(outcome))
+            self._append(_OUTCOME.dump_json(outcome))
             self.outcomes[outcome.name] = outcome
         # Hashing what others wrote can be left to whoever does it already; what was hashed on the way cannot.
         if self._hash_lock.acquire(blocking=writer.sha256 is not None):
@@ -161,18 +164,17 @@ class ShardFile:
         """Remove the journal, once the shard's own record says that it is done."""
         self._journal.unlink(missing_ok=True)
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        os.write(self._log, json.dumps(entry).encode() + b"\n")
+    def _append(self, line: bytes) -> None:
+        os.write(self._log, line + b"\n")
 
     def _read_journal(self, first_line: dict[str, Any]) -> dict[str, TensorOutcome]:
         if not (self._journal.exists() and self._temporary.exists()):
             return {}
         lines = self._journal.read_bytes().split(b"\n")
         # What follows the last line break was cut off while being written.
-        entries = [json.loads(line) for line in lines[:-1]]
-        if not entries or entries[0] != first_line:
+        if len(lines) < 2 or json.loads(lines[0]) != first_line:
             return {}
-        outcomes = [_OUTCOME.validate_python(entry) for entry in entries[1:]]
+        outcomes = [_OUTCOME.validate_json(line) for line in lines[1:-1]]
         if lines[-1]:
             os.truncate(self._journal, len(b"\n".join(lines[:-1])) + 1)
         return {outcome.name: outcome for outcome in outcomes}

@@ -19,7 +19,7 @@ from mergeline.merge.source_files import SourceFiles
 from mergeline.methods import METHODS, Kernel
 from mergeline.plan.memory import StreamSizes
 from mergeline.plan.merge_plan import MergePlan, TensorInput, TensorPlan
-from mergeline.sources.dtypes import BITS
+from mergeline.support.dtypes import BITS
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -16,7 +16,7 @@ from mergeline.publish.policy import PublishWhen
 from mergeline.recipe.recipe import ModelReference, read_recipe
 from mergeline.support.state import default_tracking_uri
 from mergeline.support.text import parse_size, read_text
-from mergeline.support.yaml_document import StrictModel, YamlDocument, problems_of, read_yaml
+from mergeline.support.yaml_document import StrictModel, YamlDocument, problems_of, read_yaml, read_yaml_value
 
 MARGIN = 0.02
 """Accuracy that a merge may lose and still count as not worse, unless a pipeline says otherwise."""
@@ -207,7 +207,4 @@ def _override(value: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise PipelineError(f"--set {override!r}: {section} is no group of settings.")
         value = cast("dict[str, Any]", inner)
-    try:
-        value[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise PipelineError(f"--set {override!r}: {text!r} is not valid YAML.") from None
+    value[last] = read_yaml_value(text, f"--set {key}", PipelineError)

@@ -21,9 +21,9 @@ from mergeline.sources.architecture import (
     place_of,
 )
 from mergeline.sources.checkpoint import Checkpoint
-from mergeline.sources.dtypes import FLOATING
 from mergeline.sources.safetensors_header import TensorSpec
 from mergeline.sources.vocabulary import describe_difference
+from mergeline.support.dtypes import COMBINABLE
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Drafting:
         if any(spec is None for spec in specs):
             return None
         found = [spec for spec in specs if spec is not None]
-        is_copied = any(spec.dtype not in FLOATING for spec in found)
+        is_copied = any(spec.dtype not in COMBINABLE for spec in found)
         if any(spec.dtype.startswith("F8") for spec in found):
             self.problems.add(
                 f"{name}: float8 weights are not supported yet; convert the checkpoint to bfloat16 first."

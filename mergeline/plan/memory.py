@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mergeline.plan.merge_plan import MergePlan, TensorPlan
-from mergeline.sources.dtypes import BITS
+from mergeline.support.dtypes import BITS
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,11 @@ from mergeline.plan.problems import Problems
 from mergeline.plan.shard_layout import pack, shard_filename
 from mergeline.recipe.recipe import Recipe, read_recipe
 from mergeline.sources.checkpoint import Checkpoint, open_checkpoint
-from mergeline.sources.dtypes import BITS
 from mergeline.sources.hub import Hub
+from mergeline.support.dtypes import BITS, SAFETENSORS_NAMES, RecipeDtype
 from mergeline.support.yaml_document import did_you_mean
 
 DEFAULT_MAX_SHARD_BYTES = 5 * 10**9
-
-
-_SAFETENSORS_DTYPE = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
 
 
 def plan_merge(
@@ -65,7 +62,7 @@ def plan_merge(
 
 
 def _shards(
-    drafts: list[TensorDraft], order: tuple[str, ...], output_dtype: str | None, max_shard_bytes: int
+    drafts: list[TensorDraft], order: tuple[str, ...], output_dtype: RecipeDtype | None, max_shard_bytes: int
 ) -> tuple[ShardPlan, ...]:
     """Give every tensor its dtype, size, shard and offset."""
     sized = [_tensor(draft, order, output_dtype) for draft in drafts]
@@ -75,9 +72,9 @@ def _shards(
     )
 
 
-def _tensor(draft: TensorDraft, order: tuple[str, ...], output_dtype: str | None) -> TensorPlan:
+def _tensor(draft: TensorDraft, order: tuple[str, ...], output_dtype: RecipeDtype | None) -> TensorPlan:
     first = draft.inputs[0].spec
-    dtype = first.dtype if draft.is_copied or output_dtype is None else _SAFETENSORS_DTYPE[output_dtype]
+    dtype = first.dtype if draft.is_copied or output_dtype is None else SAFETENSORS_NAMES[output_dtype]
     return TensorPlan(
         name=draft.name,
         dtype=dtype,

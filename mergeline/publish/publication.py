@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,18 +20,12 @@ from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.sources import hub_failures
 from mergeline.sources.hub import Hub, PinnedRepository, Upload
 from mergeline.support.digests import digest, file_sha256
+from mergeline.support.secrets import holds_secret, is_secret_file
 
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
-_SECRET_NAMES = (
-    *("*.pem", "*.key", "*.p12", "*.pfx", "*.env", "env", "netrc", "id_rsa*", "id_ed25519*"),
-    *("*credentials*", "*secret*", "*password*", "token", "token.txt", "hf_token*"),
-)
-_SECRET_CONTENT = re.compile(
-    rb"\bhf_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bAKIA[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 
 
 @dataclass(frozen=True)
@@ -204,7 +196,7 @@ def _objection(path: str, content: Path | bytes, shards: Mapping[str, str | None
         root = content.parents[path.count("/")].resolve()
         if not content.resolve().is_relative_to(root) or not content.is_file():
             return "is a link that leads out of the directory"
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in _SECRET_NAMES):
+    if is_secret_file(name):
         return "is named like a secret"
     if name.endswith(_PICKLE_SUFFIXES):
         return "is named like a pickle, which can run code when it is loaded"
@@ -213,8 +205,7 @@ def _objection(path: str, content: Path | bytes, shards: Mapping[str, str | None
     data = content if isinstance(content, bytes) else content.read_bytes()
     if re.match(rb"\x80[\x02-\x05]", data) or (data.startswith(b"PK\x03\x04") and b"data.pkl" in data[:4096]):
         return "holds a pickle, which can run code when it is loaded"
-    token = os.environ.get("HF_TOKEN", "").strip().encode()
-    if _SECRET_CONTENT.search(data) or (len(token) >= 8 and token in data):
+    if holds_secret(data):
         return "holds what looks like an access token or a private key"
     return None
 

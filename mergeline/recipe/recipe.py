@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from mergeline.errors import RecipeError
-from mergeline.support.text import read_text
+from mergeline.support.dtypes import RecipeDtype
 from mergeline.support.yaml_document import StrictModel, did_you_mean, problems_of, read_yaml
 
 Scalar = float | int | bool | str
 """One number (or flag, or word) as the recipe gives it."""
-
-
-DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 class Conditional(StrictModel):
@@ -179,9 +176,9 @@ class Recipe(StrictModel):
     models: tuple[Model, ...] | None = None
     slices: tuple[Slice, ...] | None = None
     base_model: ModelReference | None = None
-    dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = None
+    dtype: RecipeDtype | None = None
     """Weights are rounded to this, once, unless ``out_dtype`` says otherwise."""
-    out_dtype: Literal["bfloat16", "float16", "float32", "float64"] | None = None
+    out_dtype: RecipeDtype | None = None
     parameters: Parameters = Field(default_factory=dict)
     tokenizer_source: str | None = None
     """``base``: the base model's vocabulary and tokenizer, which is also the default."""
@@ -204,7 +201,7 @@ class Recipe(StrictModel):
         return self
 
     @property
-    def output_dtype(self) -> str | None:
+    def output_dtype(self) -> RecipeDtype | None:
         return self.out_dtype or self.dtype
 
     def as_yaml(self) -> str:
@@ -236,8 +233,3 @@ def read_recipe(text: str, origin: str = "recipe") -> Recipe:
         return Recipe.model_validate(document.value)
     except ValidationError as problem:
         raise RecipeError(problems_of(document, problem, Recipe)) from None
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe from a file; see :func:`read_recipe`."""
-    return read_recipe(read_text(path, RecipeError, "recipe"), str(path))

@@ -201,7 +201,7 @@ def _weight_files(reference: str, names: list[str], read_small_file: Callable[[s
 def _read_json(reference: str, name: str, read_small_file: Callable[[str], bytes]) -> dict[str, Any]:
     try:
         value: Any = json.loads(read_small_file(name))
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise CheckpointError(f"{reference}: {name} is not valid JSON ({problem}).") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{reference}: {name} should hold a JSON object, found {type(value).__name__}.")

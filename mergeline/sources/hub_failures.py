@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import random
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from mergeline.errors import HubError, MergelineError, RepositoryError, TransientHubError
+from mergeline.support.secrets import one_line, without_queries, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -159,14 +158,6 @@ def is_transport_failure(error: Exception) -> bool:
     return is_transport and not isinstance(error, httpx.UnsupportedProtocol)
 
 
-def without_secrets(text: str) -> str:
-    """Return ``text`` without tokens and without the queries of URLs, which may be signatures."""
-    text = re.sub(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*", r"\1", text)
-    text = re.sub(r"\bhf_[A-Za-z0-9]{16,}", "hf_...", text)
-    token = os.environ.get("HF_TOKEN", "").strip()
-    return text.replace(token, "...") if len(token) >= 8 else text
-
-
 def keep_signatures_out_of_logs() -> None:
     """Let no library's log line show the query of a URL: on the Hub's storage it is a key to the file."""
     for name in ("httpx2", "httpcore2.http11", "huggingface_hub.file_download", "huggingface_hub.utils._http"):
@@ -174,7 +165,7 @@ def keep_signatures_out_of_logs() -> None:
 
 
 def _without_secrets_filter(record: logging.LogRecord) -> bool:
-    record.msg, record.args = without_secrets(record.getMessage()), ()
+    record.msg, record.args = without_secrets(without_queries(record.getMessage())), ()
     return True
 
 
@@ -186,10 +177,9 @@ def _is_request_failure(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """What the server, else the exception, says: one line of at most 300 characters."""
+    """Return what the server, else the exception, says: one line of at most 300 characters."""
     text = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    line = " ".join(without_secrets(str(text)).split()).rstrip(".")
-    return line if len(line) <= 300 else f"{line[:297]}..."
+    return one_line(without_queries(str(text)).strip().rstrip("."))
 
 
 def _answerer(error: Exception, hub_url: str) -> str:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from mergeline.errors import HubError
 from mergeline.sources import hub_failures
+from mergeline.sources.hub_connection import open_stream
 
 logger = logging.getLogger(__name__)
-
-OpenStream = Callable[[str, dict[str, str], bool], AbstractContextManager[Any]]
-"""(address, headers, whether it is the Hub itself and may see the token) -> an httpx response that is no error."""
 
 _redirects: dict[str, str] = {}
 """Address on the Hub -> where it sent us, signature included: one redirect per file instead of one per tensor."""
 
 
-def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int, open_stream: OpenStream) -> bytes:
+def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int) -> bytes:
     """Return bytes ``start`` to ``stop`` (exclusive) of a file, continuing where a cut connection left off.
 
     Args:
@@ -28,7 +24,6 @@ def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int
         start: First byte.
         stop: One past the last byte.
         nbytes: Size of the file.
-        open_stream: Sends the requests.
 
     Raises:
         HubError: The server does not serve ranges.
@@ -36,7 +31,7 @@ def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int
     while len(received) < stop - start:
         before = len(received)
         try:
-            _receive(received, url, start, stop, nbytes, open_stream)
+            _receive(received, url, start, stop, nbytes)
         except Exception as error:
             if len(received) == before or not hub_failures.is_transport_failure(error):
                 raise
@@ -44,7 +39,7 @@ def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int
     return bytes(received)
 
 
-def _receive(received: bytearray, url: str, start: int, stop: int, nbytes: int, open_stream: OpenStream) -> None:
+def _receive(received: bytearray, url: str, start: int, stop: int, nbytes: int) -> None:
     """Append to ``received`` what one request gives of the bytes that are missing."""
     position = start + len(received)
     redirect = _redirects.get(url)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mergeline.errors import CheckpointError
-from mergeline.sources.dtypes import BITS
+from mergeline.support.dtypes import BITS
 
 _MAX_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
@@ -67,7 +67,7 @@ def add_tensors(tensors: dict[str, TensorSpec], reference: str, file: str, file_
         entries: dict[str, Any] = json.loads(header, object_pairs_hook=without_repeats)
         entries.pop("__metadata__", None)
         specs = [_spec(name, entry, file, 8 + len(header)) for name, entry in entries.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         if isinstance(problem, CheckpointError):
             raise
         raise CheckpointError(f"{place}: the safetensors header is malformed ({problem!r}); fetch it again.") from None

@@ -19,7 +19,7 @@ def token_texts(checkpoint: Checkpoint) -> dict[int, str] | None:
         tokenizer: Any = json.loads(checkpoint.read_small_file("tokenizer.json"))
         vocabulary: Any = tokenizer["model"]["vocab"]
         added = cast("list[dict[str, Any]]", tokenizer.get("added_tokens", []))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     texts: dict[int, str] = {}
     if isinstance(vocabulary, Mapping):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from mergeline.errors import InputError
 
+MAX_TEXT_BYTES = 250_000
+"""The parser takes about a second for this much."""
+
 
 def size(nbytes: int) -> str:
     """Render bytes as a reader thinks of them: ``14.48 GB``, ``359.3 kB``."""
@@ -49,14 +52,24 @@ def _is_number(text: str) -> bool:
 
 
 def read_text(path: Path, error: type[Exception], noun: str) -> str:
-    """Return a UTF-8 file's text, or raise ``error`` with one line saying why it cannot be read."""
+    """Return the text of a UTF-8 file of at most 250 kB, or raise ``error`` with one line saying why it cannot."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+        require_short(content, str(path), error)
+        return content.decode()
     except FileNotFoundError:
         raise error(f"{path}: no such {noun} file; check the path.") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
-        raise error(f"{path}: this {noun} cannot be read: {reason}.") from None
+    except OSError as problem:
+        raise error(f"{path}: this {noun} cannot be read: {problem.strerror}.") from None
+    except UnicodeDecodeError:
+        raise error(f"{path}: this {noun} cannot be read: not UTF-8 text.") from None
+
+
+def require_short(content: bytes, origin: str, error: type[Exception]) -> None:
+    """Raise ``error`` if a recipe's or pipeline's text is larger than 250 kB."""
+    if len(content) > MAX_TEXT_BYTES:
+        raise error(f"{origin}: larger than {MAX_TEXT_BYTES // 1000} kB; a recipe or pipeline is a few kilobytes.")
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}

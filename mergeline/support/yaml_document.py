@@ -10,8 +10,11 @@ from typing import Any, cast, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-_MAX_BYTES = 1_000_000
-"""Aliases can make a small YAML file explode; a recipe is a few kilobytes."""
+from mergeline.support.bounded_yaml import BoundedLoader, RefusedYamlError
+from mergeline.support.text import require_short
+
+_MAX_PROBLEMS = 50
+"""Whoever has more to mend reads these first; finding the nearest known word for 20,000 takes a minute."""
 
 
 class StrictModel(BaseModel):
@@ -48,55 +51,57 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def read_yaml(text: str, origin: str, error: type[Exception]) -> YamlDocument:
-    """Parse one YAML mapping, refusing what would be lost silently.
+    """Parse a YAML mapping whose keys are all different.
 
     Args:
-        text: The document, at most 1 MB.
+        text: The document, at most 250 kB.
         origin: File name for messages.
-        error: Raised, with one line, for syntax errors, repeated keys and anything that is not a mapping.
+        error: Raised, with one line, for anything else; see :class:`BoundedLoader` for what is too large or too deep.
     """
-    if len(text.encode()) > _MAX_BYTES:
-        raise error(f"{origin}: larger than {_MAX_BYTES // 1000} kB; a recipe or pipeline is a few kilobytes.")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        value: Any = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark
-        where = f":{mark.line + 1}" if mark else ""
-        raise error(f"{origin}{where}: not valid YAML: {problem.problem or problem.context}.") from None
-    except yaml.YAMLError as problem:
-        raise error(f"{origin}: not valid YAML: {' '.join(str(problem).split())}.") from None
-    if not isinstance(root, yaml.MappingNode):
+    value, lines = _load(text, origin, error)
+    if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise error(f"{origin}: expected a YAML mapping such as `merge_method: slerp`, found {found}.")
-    lines: dict[tuple[str | int, ...], int] = {}
-    repeated = _walk(root, (), lines)
-    if repeated:
-        raise error(f"{origin}:{lines[repeated]}: {dotted(repeated)} is given twice; keep one of them.")
     return YamlDocument(cast("dict[str, Any]", value), origin, lines)
 
 
-def _walk(
-    node: yaml.Node, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
-) -> tuple[str | int, ...] | None:
-    """Record the line of every value below ``node``; return the path of a repeated key, if any."""
-    lines.setdefault(path, node.start_mark.line + 1)
-    children: Iterable[tuple[tuple[str | int, ...], yaml.Node, int]] = ()
+def read_yaml_value(text: str, origin: str, error: type[Exception]) -> Any:
+    """Parse a YAML value of any kind, within the same limits as :func:`read_yaml`."""
+    return _load(text, origin, error)[0]
+
+
+def _load(text: str, origin: str, error: type[Exception]) -> tuple[Any, dict[tuple[str | int, ...], int]]:
+    require_short(text.encode(errors="replace"), origin, error)
+    lines: dict[tuple[str | int, ...], int] = {}
+    try:
+        loader = BoundedLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        # Before the value is made, for that copies the keys merged by `<<` into the nodes.
+        _add_lines(lines, (), node.start_mark, node)
+        return loader.construct_document(node), lines
+    except yaml.MarkedYAMLError as problem:
+        where = f":{problem.problem_mark.line + 1}" if problem.problem_mark else ""
+        reason = "" if isinstance(problem, RefusedYamlError) else "not valid YAML: "
+        raise error(f"{origin}{where}: {reason}{problem.problem or problem.context}.") from None
+    except yaml.YAMLError as problem:
+        raise error(f"{origin}: not valid YAML: {' '.join(str(problem).split())}.") from None
+
+
+def _add_lines(
+    lines: dict[tuple[str | int, ...], int], path: tuple[str | int, ...], mark: yaml.Mark, node: yaml.Node
+) -> None:
+    """Record the line of ``node``, which begins at ``mark`` with its key, and of every value below it."""
+    if path in lines:
+        raise RefusedYamlError(f"{dotted(path)} is given twice; keep one of them", mark)
+    lines[path] = mark.line + 1
     if isinstance(node, yaml.MappingNode):
-        children = [((*path, str(key.value)), value, key.start_mark.line + 1) for key, value in node.value]
-        keys = [child[0] for child in children]
-        for key in keys:
-            if keys.count(key) > 1:
-                lines[key] = max(line for name, _, line in children if name == key)
-                return key
+        for key, value in node.value:
+            _add_lines(lines, (*path, str(key.value)), key.start_mark, value)
     elif isinstance(node, yaml.SequenceNode):
-        children = [((*path, i), item, item.start_mark.line + 1) for i, item in enumerate(node.value)]
-    for child_path, child, line in children:
-        lines[child_path] = line
-        repeated = _walk(child, child_path, lines)
-        if repeated:
-            return repeated
-    return None
+        for index, item in enumerate(node.value):
+            _add_lines(lines, (*path, index), item.start_mark, item)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -109,7 +114,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def problems_of(document: YamlDocument, problem: ValidationError, root: type[BaseModel]) -> list[str]:
     """Turn pydantic's errors into one line each: place, what was found, what to do."""
     seen: dict[str, None] = {}
-    for error in problem.errors(include_url=False):
+    for error in problem.errors(include_url=False)[:_MAX_PROBLEMS]:
         path = [step for step in error["loc"] if not (isinstance(step, str) and "[" in step)]
         place = document.place(path)
         found = error["input"]
@@ -124,6 +129,8 @@ def problems_of(document: YamlDocument, problem: ValidationError, root: type[Bas
         else:
             message = str(error["msg"])
             seen[f"{place}: {message[0].lower()}{message[1:]}, found {shown}."] = None
+    if problem.error_count() > _MAX_PROBLEMS:
+        seen[f"{document.origin}: {problem.error_count() - _MAX_PROBLEMS:,} more problems; mend these first."] = None
     return list(seen)
 
 

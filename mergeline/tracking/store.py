@@ -175,7 +175,7 @@ def _initialise(database: Path, settings: TrackingSettings) -> None:
 
 
 def _explained(settings: TrackingSettings, error: Exception) -> TrackingError | TrackingInputError:
-    reason = one_line(error)
+    reason = one_line(str(error) or type(error).__name__)
     if settings.is_server and ("Max retries exceeded" in reason or "timed out" in reason.lower()):
         return TrackingError(
             f"MLflow server {settings.address} does not answer; start it or change the tracking address ({reason})."

@@ -13,7 +13,7 @@ from mergeline.evaluation.worker.process import run_worker, worker_environment
 
 def test_no_secret_reaches_the_worker_and_it_is_offline(monkeypatch):
     secrets = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "PREFECT_API_KEY", "AWS_SECRET", "DB_PASSWORD")
-    for name in secrets:
+    for name in (*secrets, "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "hf_secret")
     environment = worker_environment()
     assert "hf_secret" not in environment.values()

@@ -26,7 +26,7 @@ CARD = b"---\nlicense: mit\n---\nA merge.\n"
 def signed_in_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setattr(hub_failures, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.xet._endpoints", {})
 
 
 @pytest.fixture

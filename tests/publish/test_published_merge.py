@@ -35,7 +35,7 @@ def hub(local_hub: LocalHub, hub_api: HfApi, tmp_path: Path, monkeypatch: pytest
     """A Hub that holds two models and their merge."""
     monkeypatch.setenv("HF_TOKEN", LOCAL_TOKEN)
     monkeypatch.setenv("HF_ENDPOINT", local_hub.endpoint)
-    monkeypatch.setattr("mergeline.sources.hub._xet_endpoints", {})
+    monkeypatch.setattr("mergeline.sources.xet._endpoints", {})
     for seed, name in enumerate("ab"):
         make_mistral(tmp_path / name, seed, dtype=torch.float32)
         hub_api.create_repo(f"mergeline/{name}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mergeline.errors import RecipeError
-from mergeline.recipe.recipe import load_recipe, read_recipe
+from mergeline.recipe.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 MISSION = (ROOT / "configs" / "merges" / "marcoro14-7b-slerp.yaml").read_text()
@@ -29,7 +29,7 @@ def test_normalised_recipe_reads_back_as_itself() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "merges").rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_we_ship_loads_and_begins_with_its_command(path: Path) -> None:
-    load_recipe(path)
+    read_recipe(path.read_text())
     assert path.read_text().startswith(f"# mergeline merge {path.relative_to(ROOT)} ")
 
 
@@ -68,8 +68,3 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_mapping_form_of_a_reference_carries_its_revision() -> None:
     recipe = read_recipe("merge_method: linear\nmodels:\n  - model: {model: {path: a/b, revision: v1}}\n")
     assert recipe.references() == ("a/b@v1",)
-
-
-def test_an_exploding_document_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(RecipeError, match="larger than 1000 kB"):
-        read_recipe("a: " + "x" * 1_000_001)

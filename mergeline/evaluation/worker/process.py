@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,14 +16,13 @@ from typing import Any
 
 import mergeline
 from mergeline.errors import EvaluationError, EvaluationInputError
+from mergeline.support.secrets import environment_without_secrets
 
 REQUEST_NAME = "request.json"
 RESULT_NAME = "result.json"
 FAILURE_NAME = "failure.json"
 _LOG_NAME = "output.log"
 _LAST_LINES = 15
-
-_SECRET = re.compile(r"(TOKEN|API_KEY|SECRET|PASSWORD)(_PATH)?$")
 
 
 class WorkerOutOfMemoryError(EvaluationError):
@@ -130,7 +128,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def worker_environment(*, is_online: bool = False) -> dict[str, str]:
     """Return this process's environment without secrets, with libraries quiet and, unless ``is_online``, offline."""
-    inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())}
+    inherited = environment_without_secrets()
     root = Path(mergeline.__file__).resolve().parent.parent
     # A checkout may be importable only through the working directory. Site-packages are importable anyway, and must not
     # come before the standard library.
