@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mergeline.evaluation.results import Evaluation, EvaluationReport
 from mergeline.publish.gate import takes_title
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.digests import digest
 from mergeline.tracking import summary
 from mergeline.tracking.record import MergeRecord
@@ -138,7 +138,7 @@ def _origin(model: EvaluatedModel, record: MergeRecord) -> dict[str, str]:
     if model.is_merge:
         published = record.publication
         return _on_hub(published.repo_id, published.commit, published.url) if published else {}
-    known: list[SourceRecord] = [*record.manifest.sources, *([record.base] if record.base else [])]
+    known: list[SourceIdentity] = [*record.manifest.sources, *([record.base] if record.base else [])]
     for source in known:
         if source.label == model.label and source.repo_id and source.commit:
             url = f"{record.hub_url}/{source.repo_id}/tree/{source.commit}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mergeline.evaluation.results import Comparison, EvaluationReport
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.record import MergeRecord
 from mergeline.tracking.summary import portable
 
@@ -34,7 +34,7 @@ def merge_note(record: MergeRecord) -> str:
     return "\n\n".join([*paragraphs, f"```yaml\n{record.recipe_text.strip()}\n```"])
 
 
-def _linked(source: SourceRecord, hub_url: str) -> str:
+def _linked(source: SourceIdentity, hub_url: str) -> str:
     if source.repo_id is None:
         return f"`{portable(source.label)}`"
     return f"[`{source.repo_id}`]({hub_url}/{source.repo_id}/tree/{source.commit or 'main'})"

@@ -11,7 +11,7 @@ from mergeline.errors import HubError, InputError, MergelineError
 from mergeline.merge.manifest import MANIFEST_NAME, RECIPE_NAME, Manifest, parse_manifest, read_manifest
 from mergeline.sources.checkpoint import open_checkpoint
 from mergeline.sources.hub import Hub
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.sources.repository import PinnedRepository
 from mergeline.support.state import state_folder
 from mergeline.tracking.search import TrackedMerge, merge_of_run, merges_of_plan, merges_of_source
@@ -28,7 +28,7 @@ _GENERATIONS = 8
 class Parent:
     """One model that a merge was made from."""
 
-    source: SourceRecord
+    source: SourceIdentity
     origin: Provenance | None
     """Where the source itself comes from; None: it is no merge made by Mergeline, or is gone."""
 
@@ -108,7 +108,7 @@ def descendants(source: str, hub: Hub, uri: str) -> list[Descendant]:
         InputError: There is no such model.
         TrackingError: MLflow does not answer.
     """
-    key = source if _COMMIT.fullmatch(source) else source_key(open_checkpoint(source, hub).record)
+    key = source if _COMMIT.fullmatch(source) else source_key(open_checkpoint(source, hub).identity)
     labels: dict[str, str] = {}
     directories: dict[str, list[Path]] = {}
     for path in sorted(state_folder("merges").glob(f"*/{MANIFEST_NAME}")):

@@ -10,7 +10,7 @@ from mergeline.errors import OutputError
 from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.manifest import Manifest
 from mergeline.publish.publication import Publication
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.secrets import without_secrets
 
 Scalar = str | float | int | bool
@@ -46,7 +46,7 @@ class MergeRecord:
     """Further files, path -> text, e.g. the evaluation as an HTML page."""
     hub_url: str = "https://huggingface.co"
     """The Hub that the sources were pinned on."""
-    base: SourceRecord | None = None
+    base: SourceIdentity | None = None
     """A model that was evaluated beside the parents and is none of them."""
     publication: Publication | None = None
     """Where it is on the Hub; None: not published."""

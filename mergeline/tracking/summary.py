@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from mergeline.evaluation.results import Evaluation, EvaluationReport
 from mergeline.merge.manifest import MANIFEST_NAME
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.digests import digest
 from mergeline.tracking.record import MergeRecord, Scalar
 
@@ -70,7 +70,7 @@ def version_tags(versions: Mapping[str, str]) -> dict[str, str]:
     return {f"version.{package}": version for package, version in versions.items()}
 
 
-def source_key(source: SourceRecord) -> str:
+def source_key(source: SourceIdentity) -> str:
     """Return what identifies a source under any name: its commit, or the fingerprint of a local source."""
     return source.commit or source.fingerprint[:40]
 

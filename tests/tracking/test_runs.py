@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.runs import fail_run, open_run
 from mergeline.tracking.store import TrackingSettings
 from tests.builders.tracking_records import (
@@ -187,7 +187,7 @@ def test_nothing_private_is_recorded(settings: TrackingSettings, monkeypatch: py
     monkeypatch.setenv("HOME", "/home/ada.lovelace")
     # By default MLflow records the running program as a run's source.
     monkeypatch.setattr(sys, "argv", ["/opt/of-this-machine/bin/mergeline"])
-    local = SourceRecord("/home/ada.lovelace/models/compass", None, None, None, (), "f")
+    local = SourceIdentity("/home/ada.lovelace/models/compass", None, None, None, (), "f")
     run = track(
         settings,
         recipe_text=f"base_model: /home/ada.lovelace/models/compass  # {token}\n",

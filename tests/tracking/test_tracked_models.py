@@ -8,7 +8,7 @@ from typing import Any
 
 from mergeline.evaluation.compare import comparison
 from mergeline.publish.publication import Publication
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.runs import TrackedRun, record_merge
 from mergeline.tracking.store import TrackingSettings
 from tests.builders.tracking_records import HUB, PARENTS, answering, client_of, manifest, merge_record
@@ -133,7 +133,7 @@ def test_a_champion_on_other_questions_keeps_its_title(settings: TrackingSetting
 
 
 def test_a_base_beside_the_parents_is_known_by_its_commit(settings: TrackingSettings) -> None:
-    base = SourceRecord("mergeline-demo/base", "mergeline-demo/base", "ba" * 20, None, (), "f")
+    base = SourceIdentity("mergeline-demo/base", "mergeline-demo/base", "ba" * 20, None, (), "f")
     report = compare_with_parents(
         answering("walker-1", 90), [answering(label, 40) for label in PARENTS], answering("mergeline-demo/base", 20)
     )
