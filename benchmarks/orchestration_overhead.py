@@ -30,7 +30,7 @@ from benchmarks.checkpoints import HALFWAY_RECIPE, ModelShape, RandomWeights, wr
 from benchmarks.processes import Measurement, measure
 from benchmarks.report import machine, spread, today
 from deployments.local.demo import environment, fill
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from flows.embedded import EMBEDDED_SETTINGS
 from mergeline.support.text import table
 

@@ -1,4 +1,4 @@
-"""What Prefect's server does by itself about runs that were lost, failed, or wait too long."""
+"""Prefect automations: queue lost runs again, and notify of runs that failed or wait too long."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 SILENCE = timedelta(minutes=3)
-"""Six heartbeats of the 30 s that workers are started with: fewer, and a run whose interpreter is held up by a long
-call is taken for dead."""
+"""Six heartbeats of the 30 s that workers are started with: with fewer, a run that cannot send them during a long
+call would be taken for dead."""
 
 LATENESS = timedelta(minutes=30)
-"""Waiting for a device is what queues are for; half an hour is worth a look."""
+"""A run that waits longer for a device is reported."""
 
 FAILED = ("Failed", "Crashed", "TimedOut")
 LOST = "Lost"
 ENDED = (*FAILED, LOST, "Completed", "Cancelled", "Cancelling")
 WITHOUT_PROCESS = ("Suspended", "Paused", "AwaitingRetry")
-"""A run that waits for approval, or to be queued again, sends no heartbeats and is not lost."""
+"""States of runs that send no heartbeats and are not lost: they wait for approval, or to be queued again."""
 
 NOTIFY = "mergeline-notify"
 """Name of the block that holds the address to notify."""
@@ -42,16 +42,16 @@ def automations(notify: UUID | None) -> list[AutomationCore]:
     """Describe the automations.
 
     Args:
-        notify: Block that notifications go through; None: those automations are there, and switched off.
+        notify: Block that sends notifications; None: the automations that notify are created switched off.
     """
 
-    def told(subject: str) -> list[ActionTypes]:
+    def notification(subject: str) -> list[ActionTypes]:
         if notify is None:
             return [DoNothing()]
         return [SendNotification(block_document_id=notify, subject=subject, body=BODY)]
 
-    # In two steps: a heartbeat may arrive after the end of a short run, and Prefect refuses to let a run crash that has
-    # ended, but not to queue it again.
+    # In two steps: a heartbeat may arrive after a short run has ended. Prefect refuses to mark an ended run as crashed,
+    # but would queue it again.
     noticed = AutomationCore(
         name="mergeline: notice lost runs",
         description="A run whose worker is gone sends no heartbeats.",
@@ -77,14 +77,14 @@ def automations(notify: UUID | None) -> list[AutomationCore]:
         description="Notifies of runs that failed, crashed or took too long.",
         enabled=notify is not None,
         trigger=EventTrigger(expect=_states(FAILED), posture=Posture.Reactive, threshold=1, **_OUR_RUNS),
-        actions=told("A run failed"),
+        actions=notification("A run failed"),
     )
     late = AutomationCore(
         name="mergeline: tell of late runs",
         description="Notifies of runs that have waited for a worker for too long.",
         enabled=notify is not None,
         trigger=_missing("Late", (*ENDED, "Pending", "Running"), LATENESS),
-        actions=told("A run waits for a worker"),
+        actions=notification("A run waits for a worker"),
     )
     return [noticed, continued, failed, late]
 
@@ -101,7 +101,7 @@ def _states(names: Iterable[str]) -> set[str]:
 
 
 def _missing(after: str, expected: Iterable[str], within: timedelta) -> EventTrigger:
-    """Trigger when none of the expected events follows one within a time, for each run of ours by itself."""
+    """Return a trigger that fires for every run of ours in which no ``expected`` event follows ``after`` in time."""
     return EventTrigger(
         after=_states([after]),
         expect=_states(expected),
@@ -113,17 +113,17 @@ def _missing(after: str, expected: Iterable[str], within: timedelta) -> EventTri
 
 
 def install_automations(client: SyncPrefectClient) -> None:
-    """Create the automations, or renew those that are there."""
+    """Create the automations, or update those that exist."""
     for automation in automations(notification_block()):
-        found = client.read_automations_by_name(automation.name)
-        if found:
-            client.update_automation(found[0].id, automation)
+        existing = client.read_automations_by_name(automation.name)
+        if existing:
+            client.update_automation(existing[0].id, automation)
         else:
             client.create_automation(automation)
 
 
 def notification_block() -> UUID | None:
-    """Keep ``$MERGELINE_NOTIFY_URL`` on the server, as a secret; None where nobody is to be told.
+    """Save ``$MERGELINE_NOTIFY_URL`` on the server as a secret, and return its block; None where it is not set.
 
     It receives a POST of JSON with ``subject`` and ``text``, which is also what Slack's and Mattermost's incoming
     webhooks read.
@@ -133,7 +133,7 @@ def notification_block() -> UUID | None:
         return None
     block = CustomWebhookNotificationBlock(
         name="Mergeline",
-        # Whoever knows the address can post there: it is kept encrypted.
+        # Encrypted: whoever knows the address can post there.
         url="{{address}}",
         json_data={"subject": "{{subject}}", "text": "{{subject}}: {{body}}"},
         secrets=SecretDict({"address": address}),

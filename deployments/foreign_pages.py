@@ -1,4 +1,4 @@
-"""Which requests other sites' pages have a person's browser make: told by headers that no page can set."""
+"""Recognise requests that another site's page makes in a person's browser, by headers that no page can set."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _AUTHORITY = re.compile(rf"(?P<name>{HOST_NAME.pattern}|\[(?P<ipv6>[0-9a-f:.]+)\
 def reason_to_refuse(
     method: str, headers: Mapping[str, str] | Message, hosts: Collection[str] = (), pages: Collection[str] = ()
 ) -> str | None:
-    """Say why a request is refused that a page of another origin may have caused; None for all others.
+    """Return why a request is refused that a page of another origin may have made; None for all other requests.
 
-    Programs send neither ``Origin`` nor ``Sec-Fetch-Site``, and are held to the ``Host`` alone.
+    Programs send neither ``Origin`` nor ``Sec-Fetch-Site``: of their requests only ``Host`` is checked.
 
     Args:
         method: HTTP method; ``GET`` for a WebSocket.
@@ -32,14 +32,14 @@ def reason_to_refuse(
         return f"Host {host!r} is none of this server's names: add it to {HOSTS} where the server is started."
     origin = headers.get("origin")
     if origin is not None:
-        # A proxy in front may speak https; the page's address is this server's all the same.
+        # Behind a proxy the page may be https where this server is http.
         scheme, _, authority = origin.lower().partition("://")
         if (scheme in ("http", "https") and authority == host) or origin.lower() in pages:
             return None
         return f"A page of {origin!r} may not call this server."
     if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return None
-    # A link somebody follows from another site is welcome; a frame, an image or a script is not.
+    # A link that a person follows from another site is allowed; a frame, an image or a script is not.
     if method in ("GET", "HEAD") and (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == (
         "navigate",
         "document",

@@ -1,4 +1,4 @@
-"""Prefect's server, closed to other sites' pages: ``python -m deployments.prefect_server``.
+"""Prefect's server, which refuses other sites' pages: ``python -m deployments.prefect_server``.
 
 ``prefect server start`` answers every page that a person's browser has open, under any host name: such a page could
 create a deployment with a shell command in it, and run it. Here, requests with a foreign ``Host`` or from a foreign
@@ -24,7 +24,7 @@ App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class OwnPagesOnly:
-    """An ASGI application whose requests and WebSockets no other site's page reaches."""
+    """ASGI middleware that refuses requests and WebSockets of other sites' pages."""
 
     def __init__(self, app: App, hosts: Collection[str], pages: Collection[str]) -> None:
         """Wrap ``app``; for ``hosts`` and ``pages`` see :func:`deployments.foreign_pages.reason_to_refuse`."""
@@ -43,7 +43,7 @@ class OwnPagesOnly:
 
 
 def _unframed(send: Send) -> Send:
-    """Keep answers out of other sites' frames, where a person could be led to click on what they do not see."""
+    """Forbid frames of other sites, where a person could be made to click on what they do not see."""
 
     async def send_unframed(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -77,7 +77,7 @@ def main() -> None:
     host = f"[{options.host}]" if ":" in options.host else options.host
     names = [*listed(HOSTS), host.lower()]
     os.environ[HOSTS] = ",".join(names)
-    # The pages call the API under one name, and may have been opened under another.
+    # A page may be opened under one of the server's names and call the API under another.
     own = [f"http://{name}:{options.port}" for name in ("127.0.0.1", "localhost", *names)]
     os.environ[ORIGINS] = ",".join([*listed(ORIGINS), *own])
     _serve(options.host, options.port)

@@ -1,4 +1,4 @@
-"""Programs that run beside each other until somebody stops them: started, waited for, watched, ended."""
+"""A supervisor: starts programs, waits until they answer, watches them, and ends all of them."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from mergeline.support.state import state_folder
 START_SECONDS = 240.0
 """Prefect and MLflow with new databases take up to 80 s on two slow cores."""
 STOP_SECONDS = 20.0
-"""A worker passes its end on to the run it supervises, which stops between two pieces of a tensor."""
+"""A worker ends the run that it supervises, which stops after the chunk of a tensor that it is merging."""
 SHORT_LIFE_SECONDS = 10.0
-"""What ends so soon after its start would do so again."""
+"""A program that ends sooner after its start is not started again."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """How one program is started and where it is found."""
+    """How a program is started, and its addresses."""
 
     name: str
     arguments: tuple[str, ...]
-    """What Python is called with."""
+    """Command line of Python."""
     health: str
     """Address that answers 200 once the program works."""
     page: str = ""
-    """Address for a person; empty if there is nothing to see."""
+    """Address for a browser; empty: there is no page."""
     start_lock: Path | None = None
-    """Held while its database may be new: two servers that migrate it at the same time break it."""
+    """Locked during the start: two servers that migrate a new database at the same time break it."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """Beyond this process's own."""
     is_restarted: bool = False
-    """Whether its end is no reason to stop the others."""
+    """Whether it is started again when it ends; otherwise its end stops all programs."""
 
     @property
     def log(self) -> Path:
@@ -54,19 +54,16 @@ class Program:
 
 
 class Running:
-    """The programs that have been started, in that order."""
+    """The programs that were started, in that order."""
 
     def __init__(self, stopping: threading.Event) -> None:
-        """Start nothing yet; whatever waits gives up once ``stopping`` is set."""
+        """Start nothing yet; once ``stopping`` is set, nothing is started or waited for any more."""
         self._stopping = stopping
         self._started: list[tuple[Program, subprocess.Popen[bytes], float]] = []
         _adopt_orphans()
 
     def start(self, program: Program, *, again: bool = False) -> None:
-        """Start a program in a process group of its own, which Ctrl-C in the terminal does not reach.
-
-        Does nothing once all is to stop.
-        """
+        """Start a program in a process group of its own, which Ctrl-C in the terminal does not reach."""
         if self._stopping.is_set():
             return
         program.log.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +79,7 @@ class Running:
         self._started.append((program, process, time.monotonic()))
 
     def wait_until_answered(self, programs: Sequence[Program]) -> None:
-        """Return when every program answers, or when all is to stop; RunError after too long."""
+        """Return when every program answers, or on ``stopping``; RunError after :data:`START_SECONDS`."""
         deadline = time.monotonic() + START_SECONDS
         waiting = list(programs)
         while waiting and not self._stopping.wait(0.2):
@@ -92,7 +89,7 @@ class Running:
                 raise RunError(f"{waiting[0].name} does not answer after {START_SECONDS:.0f} s; see {waiting[0].log}.")
 
     def require_alive(self) -> None:
-        """Raise RunError if a program has ended, with the last line it wrote; start those again that may end."""
+        """Start ended programs again where they may be; raise RunError, with the last line it wrote, for another."""
         for entry in list(self._started):
             program, process, started = entry
             if process.poll() is None:
@@ -105,7 +102,7 @@ class Running:
             self.start(program, again=True)
 
     def finish(self, program: Program) -> None:
-        """Run a program that ends by itself, or until all is to stop; RunError if it fails."""
+        """Run a program until it ends by itself, or until ``stopping``; RunError if it fails."""
         if self._stopping.is_set():
             return
         self.start(program)
@@ -119,7 +116,7 @@ class Running:
             _stop([process])
 
     def stop(self) -> None:
-        """End workers before the servers they report to, and whatever any of them has left."""
+        """End workers before the servers they report to, then all processes that they left behind."""
         for with_page in (False, True):
             _stop([process for program, process, _ in self._started if bool(program.page) is with_page])
         self._started.clear()
@@ -136,16 +133,16 @@ def answers(address: str) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """Return what a program said last, and where the rest of it is."""
+    """Return the last line that a program wrote, and the path of its log."""
     said = log.read_text("utf-8", "replace").strip().rpartition("\n")[2] or "it wrote nothing"
     return f"{said} (all of it: {log})"
 
 
 def free_port(first: int) -> int:
-    """Return the first port from ``first`` on that nobody listens on."""
+    """Return the first port from ``first`` on that is free."""
     for port in range(first, min(first + 100, 65536)):
         with socket.socket() as probe, suppress(OSError):
-            # Without it a port that was in use a minute ago looks taken.
+            # Without it a port that was in use a minute ago counts as taken.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
@@ -153,7 +150,7 @@ def free_port(first: int) -> int:
 
 
 def _adopt_orphans() -> None:
-    """Make runs whose worker was killed children of this process, so that they are found when all is to end."""
+    """Have runs whose worker was killed become children of this process, which ends its children."""
     with suppress(AttributeError, OSError):  # Linux alone can do this
         PR_SET_CHILD_SUBREAPER = 36
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -179,7 +176,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
-        # The leader, if it does not listen, and whatever it left behind.
+        # The leader, if it ignored SIGTERM, and the rest of its group.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,7 +1,7 @@
 """Create work pools, deployments and automations on the Prefect server at ``$PREFECT_API_URL``.
 
-``python -m deployments.register [--pool-type TYPE]``: run it again after any change; what people have added or switched
-on stays.
+``python -m deployments.register [--pool-type TYPE]``: run it again after any change; schedules that people have added
+or switched on stay.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ POOLS = {
 }
 
 VERSION = "mergeline_deployments"
-"""Prefect variable that says what was deployed. Deploying the same again would undo what people have changed since,
-and a renewed automation forgets which runs it was waiting for."""
+"""Prefect variable with the digest of what was deployed. The same is not deployed twice: that would undo what people
+have changed since, and an updated automation forgets the runs it was waiting for."""
 
 
 def register(pool_type: str = "process") -> list[str]:
-    """Create or renew everything.
+    """Create or update everything.
 
     Args:
-        pool_type: How workers start runs; pools that exist keep their type and whatever was changed in them.
+        pool_type: How workers start runs; existing pools keep their type and settings.
 
     Returns:
         The deployments' names, flow first.
@@ -68,7 +68,7 @@ def register(pool_type: str = "process") -> list[str]:
 
 
 def create_pool(client: SyncPrefectClient, name: str, description: str, pool_type: str) -> None:
-    """Create a work pool with our job template for its type; one that exists is left alone."""
+    """Create a work pool with our job template for its type, unless it exists."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
@@ -82,7 +82,7 @@ def create_pool(client: SyncPrefectClient, name: str, description: str, pool_typ
 
 
 def job_template(pool_type: str) -> dict[str, Any]:
-    """Return how a worker of this type starts a run: what a run may set, and the job made of it."""
+    """Return the base job template of a type of worker."""
     return json.loads((FOLDER / "job_templates" / f"{pool_type}.json").read_text())
 
 
@@ -92,13 +92,13 @@ def deployment_names() -> list[str]:
 
 
 def definitions_digest() -> str:
-    """Return a digest of all that is deployed: its files, the flows, the directory they run in, whom to notify."""
+    """Return a digest of what is deployed: files, flows, the directory they run in, the address to notify."""
     files = [DEPLOYMENTS, FOLDER / "automations.py", *sorted((FOLDER.parent / "flows").rglob("*.py"))]
     return digest([str(Path.cwd()), os.environ.get("MERGELINE_NOTIFY_URL"), *(path.read_text() for path in files)])
 
 
 def registered(client: SyncPrefectClient) -> Iterator[DeploymentResponse]:
-    """Yield the deployments of ``prefect.yaml`` that the server knows."""
+    """Yield the deployments of ``prefect.yaml`` that are on the server."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
     yield from client.read_deployments(
@@ -107,7 +107,7 @@ def registered(client: SyncPrefectClient) -> Iterator[DeploymentResponse]:
 
 
 def keep_schedules(client: SyncPrefectClient, earlier: DeploymentResponse, now: DeploymentResponse) -> None:
-    """Switch on again what was on, and bring back what people had added: deploying replaces every schedule."""
+    """Restore active schedules and those that people had added: deploying replaces every schedule."""
     known = {schedule.slug: schedule for schedule in now.schedules if schedule.slug}
     for schedule in earlier.schedules:
         if schedule.slug not in known:
@@ -127,7 +127,7 @@ def _deploy() -> None:
 
 
 def main() -> None:
-    """Register and say what there is now."""
+    """Register, and print the deployments."""
     parser = argparse.ArgumentParser(prog="python -m deployments.register", description=__doc__)
     parser.add_argument(
         "--pool-type", choices=POOL_TYPES, default="process", help="of new pools (default: %(default)s)"

@@ -1,4 +1,4 @@
-"""What runs on this machine: Prefect's and MLflow's servers, the workers, and on demand a Hub and a webhook."""
+"""The programs of `mergeline up`: Prefect's and MLflow's servers, workers, and on demand a Hub and a webhook."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mergeline.tracking.store import TrackingSettings
 WORKER_SETTINGS = {
     # A click in the browser is answered in two seconds instead of ten.
     "PREFECT_WORKER_QUERY_SECONDS": "2",
-    # What the automation for lost runs counts on; see deployments/automations.py.
+    # The automation for lost runs depends on it; see deployments/automations.py.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
 def hub(port: int) -> Program:
-    """Return the Hub that the demonstration publishes to; with the token its page shows private repositories too."""
+    """Return the demonstration's Hub; the token in the page's address shows private repositories too."""
     port, root = free_port(port), hub_directory()
-    arguments = ("-m", "deployments.local.hub", str(root), "--port", str(port))
+    arguments = ("-m", "deployments.loopback_hub", str(root), "--port", str(port))
     address = f"http://127.0.0.1:{port}/"
     return Program("Hub", arguments, address, f"{address}?token={TOKEN}", root / ".starting")
 
 
 def prefect(port: int) -> Program:
-    """Return a Prefect server on the database that ``mergeline run`` writes."""
+    """Return a Prefect server on the database of ``mergeline run``."""
     port = free_port(port)
     address = f"http://127.0.0.1:{port}"
     arguments = ("-m", "deployments.prefect_server", "--host", "127.0.0.1", "--port", str(port))
     lock = Path(os.environ["PREFECT_HOME"]).expanduser() / "start.lock"
-    # Without it the pages ask port 4200, whatever the server's own.
+    # Without it the pages call port 4200, whatever the server's port.
     environment = {"PREFECT_SERVER_UI_API_URL": f"{address}/api"}
     return Program("Prefect", arguments, f"{address}/api/health", address, lock, environment)
 
 
 def mlflow(port: int) -> Program:
-    """Return an MLflow server on the store of pipelines that name no other."""
+    """Return an MLflow server on the default store of pipelines."""
     port = free_port(port)
     address = f"http://127.0.0.1:{port}"
     store = TrackingSettings(default_tracking_uri(), Track().experiment)
@@ -52,11 +52,11 @@ def mlflow(port: int) -> Program:
         *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         # MLflow's own choice lets in names such as 10.example.com, which look like addresses.
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
-        # Files lie where a pipeline without a server puts them, so that either can go on with the other's runs.
+        # The folder of a pipeline without a server, so that either can continue the other's runs.
         *("--default-artifact-root", store.artifacts.as_uri(), "--no-serve-artifacts"),
     )
     environment = {
-        # Read by MLflow itself, so that a database's password is on no command line.
+        # Not on the command line, which would show a database's password.
         "MLFLOW_BACKEND_STORE_URI": os.environ.get("MLFLOW_BACKEND_STORE_URI") or store.uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -76,7 +76,7 @@ def webhook(port: int, api_url: str) -> Program:
 
 
 def demonstration(hub: Program) -> Program:
-    """Return what puts the demonstration models on the local Hub, and ends."""
+    """Return the program that uploads the demonstration models to the local Hub."""
     endpoint = hub.health.rstrip("/")
     return Program(
         "Models", ("-m", "deployments.local.demo", "--fill", endpoint), "", environment=environment(endpoint)
@@ -84,12 +84,12 @@ def demonstration(hub: Program) -> Program:
 
 
 def registration(settings: Mapping[str, str]) -> Program:
-    """Return what creates pools, deployments and automations, and ends."""
+    """Return the program that creates pools, deployments and automations."""
     return Program("Registration", ("-m", "deployments.register"), "", environment=settings)
 
 
 def workers(settings: Mapping[str, str]) -> list[Program]:
-    """Return one worker for the pool ``cpu`` and one for each GPU, which it owns; without a GPU, one all the same."""
+    """Return a worker for the pool ``cpu``, and for the pool ``gpu`` one per GPU, or one where there is no GPU."""
     devices = visible_gpus() or [""]
     owners = [("cpu", "cpu", ""), *(("gpu", f"gpu-{device}" if device else "gpu", device) for device in devices)]
     return [
@@ -105,7 +105,7 @@ def workers(settings: Mapping[str, str]) -> list[Program]:
 
 
 def visible_gpus() -> list[str]:
-    """Return what ``$CUDA_VISIBLE_DEVICES`` may name: its own list where it is set, else what the driver lists."""
+    """Return the GPUs in ``$CUDA_VISIBLE_DEVICES`` if it is set, else those that the driver lists."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [device for device in chosen.split(",") if device not in ("", "-1")]
     if (driver := shutil.which("nvidia-smi")) is None:
@@ -116,8 +116,8 @@ def visible_gpus() -> list[str]:
 
 def used_by_flows(api_url: str, tracking_url: str, hub: Program | None) -> dict[str, str]:
     """Return the environment in which flows reach the servers."""
-    own = {} if hub is None else environment(hub.health.rstrip("/"))
-    return own | {
+    for_hub = {} if hub is None else environment(hub.health.rstrip("/"))
+    return for_hub | {
         "PREFECT_API_URL": api_url,
         "MLFLOW_TRACKING_URI": tracking_url,
         # A worker starts runs in a directory of its own.

@@ -20,14 +20,14 @@ from mergeline.support.state import state_directory
 
 @dataclass(frozen=True)
 class Ports:
-    """Where servers listen, or the next free."""
+    """The first port that each server tries."""
 
     prefect: int
     mlflow: int
     hub: int | None
-    """None: the Hub is another's."""
+    """None: no Hub is started."""
     webhook: int | None
-    """None: the Hub does not call."""
+    """None: no webhook is started."""
 
 
 def up(ports: Ports, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def up(ports: Ports, as_json: bool) -> None:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: stopping.set())
-    # The server in question is the one started here.
+    # Another server's address: the flows use the server that is started here.
     os.environ.pop("PREFECT_API_URL", None)
     prepare_environment(state_directory())
     running = Running(stopping)
@@ -59,7 +59,7 @@ def up(ports: Ports, as_json: bool) -> None:
 
 
 def _start(ports: Ports, running: Running, stopping: threading.Event) -> list[Program]:
-    """Start servers, then what needs them; return those that have a page."""
+    """Start servers, then the programs that need them; return those that have a page."""
     prefect, mlflow = stack.prefect(ports.prefect), stack.mlflow(ports.mlflow)
     hub = None if ports.hub is None else stack.hub(ports.hub)
     api_url = f"{prefect.page}/api"

@@ -1,8 +1,8 @@
-"""Where the Hub tells of new commits: ``python -m deployments.webhook``.
+"""Endpoint of the Hub's webhook: ``python -m deployments.webhook``.
 
 Point a webhook of the Hub at it (through whatever makes this machine reachable from outside) with the secret in
-``$MERGELINE_WEBHOOK_SECRET``. Each commit it tells of runs the deployment ``watch-sources`` of the Prefect server at
-``$PREFECT_API_URL``, once.
+``$MERGELINE_WEBHOOK_SECRET``. For every new commit, the deployment ``watch-sources`` of the Prefect server at
+``$PREFECT_API_URL`` runs once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from urllib.request import Request, urlopen
 DEPLOYMENT = "watch-sources/watch-sources"
 LARGEST_BODY = 2**20
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds until Prefect is asked again: on SQLite it answers 503 while another write goes on."""
+"""Seconds before another attempt: on SQLite, Prefect answers 503 during another write."""
 
 
 class Refusal(Exception):
-    """A call that is not what the Hub sends."""
+    """A request that does not come from the Hub's webhook."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -34,10 +34,10 @@ class Refusal(Exception):
 
 
 def new_commit(body: bytes) -> tuple[str, str] | None:
-    """Return repository and commit that a call tells of; None for events that change no files.
+    """Return repository and commit of an event; None if it changes no files.
 
     Raises:
-        Refusal: If it is no event.
+        Refusal: The body is not an event.
     """
     try:
         event: dict[str, Any] = json.loads(body)
@@ -50,7 +50,7 @@ def new_commit(body: bytes) -> tuple[str, str] | None:
 
 
 def run_watch(api_url: str, repo_id: str, commit: str) -> str:
-    """Run ``watch-sources`` and return the flow run; the same commit gives the same one."""
+    """Run ``watch-sources`` and return the flow run's id; a repeated call for a commit returns the first run."""
     deployment = _ask(f"{api_url}/deployments/name/{DEPLOYMENT}")
     run = {"idempotency_key": f"hub {repo_id}@{commit}", "state": {"type": "SCHEDULED"}, "tags": ["webhook"]}
     return str(_ask(f"{api_url}/deployments/{deployment['id']}/create_flow_run", run)["id"])
@@ -71,7 +71,7 @@ def _ask(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """One call."""
+    """Answers a request."""
 
     secret: bytes
     api_url: str
@@ -82,19 +82,19 @@ class Endpoint(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         try:
-            found = new_commit(self._body())
-            run = None if found is None else run_watch(self.api_url, *found)
+            commit = new_commit(self._body())
+            run = None if commit is None else run_watch(self.api_url, *commit)
         except Refusal as refusal:
             self._answer(refusal.status, {"error": str(refusal)})
         except (OSError, ValueError, KeyError) as error:
-            # The Hub shows the status and calls again on a person's demand.
+            # The Hub shows the status, and sends the event again when a person asks for it.
             print(f"{self.api_url}: {error!r}", file=sys.stderr, flush=True)
             self._answer(HTTPStatus.BAD_GATEWAY, {"error": "Prefect did not answer"})
         else:
             self._answer(HTTPStatus.ACCEPTED if run else HTTPStatus.OK, {"flow_run": run})
 
     def _body(self) -> bytes:
-        """Return the body of a call that knows the secret."""
+        """Return the body of a request that has the secret."""
         sent = self.headers.get("X-Webhook-Secret", "").encode()
         if not hmac.compare_digest(sent, self.secret):
             raise Refusal(HTTPStatus.UNAUTHORIZED, "X-Webhook-Secret is not this webhook's secret")
@@ -113,7 +113,7 @@ class Endpoint(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Listen until ended."""
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m deployments.webhook", description=__doc__)
     parser.add_argument("--port", type=int, default=7861, help="default: %(default)s")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

@@ -33,30 +33,30 @@ EMBEDDED_SETTINGS = {
     # With the default batch of one, the embedded server drops task runs that are still queued when a flow ends.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    # In whole seconds: of 0.5 Prefect 3.8 makes 0, and a server that does nothing takes a core.
+    # Whole seconds: Prefect 3.8 rounds 0.5 to 0, and then an idle server uses a whole core.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Prefect's default lets every page in a browser read its answers; its own pages need no leave.
+    # By Prefect's default every page in a browser may read the API; Prefect's own pages need no permission.
     "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_LEVEL": "INFO",
     # The client has analytics of its own, which no Prefect setting turns off.
     "DO_NOT_TRACK": "1",
 }
-"""What Prefect must find when it is imported; ``[tool.prefect]`` in pyproject.toml says the same of the server."""
+"""Environment in which Prefect is imported; ``[tool.prefect]`` in pyproject.toml repeats it for the server."""
 
 _SOON_SECONDS = 0.05
-"""Until a termination that came at a bad moment is tried again."""
+"""Time until SIGTERM is sent again where it came during an import."""
 
 
 def prepare_environment(state_directory: Path) -> None:
-    """Set what Prefect reads when it is imported; what the user has set stays.
+    """Set the environment that Prefect reads when it is imported; the user's own settings stay.
 
     Args:
         state_directory: Prefect keeps its database and files in ``prefect/`` under it.
 
     Raises:
-        InputError: Prefect is not installed, or its server cannot start with the FastAPI that is.
+        InputError: Prefect is not installed, or the installed FastAPI is too new for its server.
         RunError: Prefect has been imported with other settings.
     """
     _require_working_server()
@@ -69,14 +69,14 @@ def prepare_environment(state_directory: Path) -> None:
     if url is not None and not _answers(url):
         if url:
             _say(f"PREFECT_API_URL {url} does not answer; using Prefect's embedded server.")
-        # Not set to "" either: Prefect takes that for a server's address and loses every task run.
+        # Deleted, not set to "": Prefect takes that for a server's address and loses every task run.
         del os.environ["PREFECT_API_URL"]
-    # Prefect makes this folder, but not the folders above it.
+    # Prefect creates this folder, but not its parents.
     Path(settings["PREFECT_HOME"]).expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def run_flow(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
-    """Run a synchronous flow here and return its result, once Prefect has recorded all of it.
+    """Run a synchronous flow in this process and return its result, once Prefect has recorded every task run.
 
     Args:
         flow: Imported after :func:`prepare_environment`.
@@ -129,7 +129,7 @@ def _require_unread(settings: Mapping[str, str]) -> None:
 
 
 def _reach_this_machine_directly() -> None:
-    # Prefect asks a proxy for 127.0.0.1 as well, and waits for its server until the time is up.
+    # Prefect uses a proxy for 127.0.0.1 too, and then waits for its server until the time limit.
     exceptions = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     missing = [host for host in ("127.0.0.1", "localhost") if host not in exceptions.split(",")]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [exceptions, *missing]))
@@ -140,14 +140,14 @@ def _answers(url: str) -> bool:
         with urlopen(f"{url.rstrip('/')}/health", timeout=5):
             return True
     except HTTPError as error:
-        # A server that asks for a password is there; Prefect knows the password.
+        # The server is there, and asks for a password that Prefect has.
         return error.code in (401, 403)
     except (OSError, ValueError):
         return False
 
 
 def _start_server() -> str:
-    """Start the embedded server, unless this process has one, and return its API's address."""
+    """Start the embedded server, unless it runs in this process already, and return its API's address."""
     from prefect.settings import get_current_settings
 
     from flows.guarded_server import GuardedServer
@@ -173,8 +173,8 @@ def _start_server() -> str:
 
 
 def _end_with_this_process(pid: int) -> None:
-    """Have a process ended when this one is killed; Prefect's server would run on for ever."""
-    # The pipe closes however this process ends. A line in it says that all is in order.
+    """End a process when this process is killed: Prefect's server would run for ever."""
+    # The pipe closes however this process ends; a line is written to it only at a normal end.
     guard = subprocess.Popen(
         ["/bin/sh", "-c", 'read -r _ || kill "$0"', str(pid)],
         stdin=subprocess.PIPE,
@@ -187,14 +187,14 @@ def _end_with_this_process(pid: int) -> None:
 
 @contextmanager
 def _termination_as_exit() -> Generator[None, None, None]:
-    """Let SIGTERM end this process as an exception does: flow run marked, task runs recorded, server stopped."""
+    """Turn SIGTERM into SystemExit, so that the flow run is marked, task runs are recorded and the server stops."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: FrameType | None) -> None:
         if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
-            # An exception there can leave the import lock taken: whoever imports next waits for ever.
+            # An exception during an import can leave the import lock locked: the next import would wait for ever.
             threading.Timer(_SOON_SECONDS, os.kill, (os.getpid(), number)).start()
         else:
             raise SystemExit(128 + number)
@@ -207,9 +207,9 @@ def _termination_as_exit() -> Generator[None, None, None]:
 
 
 class _OneLine(logging.Filter):
-    """Leaves out of the console what the caller says better: tracebacks of a flow, and the server's coming and going.
+    """Keeps off the console what the caller reports in one line: tracebacks of flows, and starts of the server.
 
-    The records reach Prefect's own log all the same.
+    Prefect's own log has them all the same.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -227,5 +227,5 @@ def _keep_console_short() -> None:
 
 
 def _say(message: str) -> None:
-    # Standard output belongs to the result.
+    # Standard output is for the result.
     print(message, file=sys.stderr, flush=True)

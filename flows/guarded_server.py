@@ -1,4 +1,4 @@
-"""Prefect's embedded server, closed to the pages that a person's browser has open."""
+"""Prefect's embedded server, which refuses other sites' pages in a person's browser."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 
 
 class GuardedServer(SubprocessASGIServer):
-    """The server that Prefect starts in a process of its own, with our application in place of Prefect's.
+    """Prefect's server in a subprocess, with our application in place of Prefect's.
 
-    Prefect keeps one such server per process and asks for it by its own class: it gets this one, once it is there.
+    The class is a singleton per process: once this one exists, Prefect uses it too.
     """
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
@@ -27,6 +27,6 @@ class GuardedServer(SubprocessASGIServer):
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
             [*command, *application, *address],
-            # Without the pages, whose files would be copied first.
+            # Without the pages: Prefect would copy their files first.
             env=os.environ | {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"} | settings,
         )

@@ -1,4 +1,4 @@
-"""The task runs of a flow that an embedded Prefect server must still record when the flow has ended."""
+"""Wait, at the end of a flow, until the embedded Prefect server has recorded its task runs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
-"""How long a flow that has ended waits for the server."""
+"""How long the end of a flow waits for the server."""
 
 _PAGE = 200
-"""Task runs that Prefect's API returns at once."""
+"""Task runs in one response of Prefect's API, at most."""
 
 TaskRunKey = tuple[str, str, str]
-"""Flow run, task key and dynamic key: what the server knows a task run by."""
+"""Flow run, task key and dynamic key, which identify a task run on the server."""
 
 
 @contextmanager
 def recorded_task_runs(api_url: str) -> Generator[None, None, None]:
-    """Leave the block only when the server holds every task run made in it, in its final state.
+    """Leave the block when the server has recorded every task run made in it, in its final state.
 
-    Task runs reach the server as events, which it records in its own time; a server that ends with the flow loses
-    those that are still queued. After :data:`DRAIN_SECONDS` a warning says how many are missing.
+    Task runs reach the server as events in a queue; a server that ends with the flow loses those that are still in it.
+    After :data:`DRAIN_SECONDS` a warning says how many are missing.
 
     Args:
         api_url: The server's API.
@@ -39,7 +39,7 @@ def recorded_task_runs(api_url: str) -> Generator[None, None, None]:
     from prefect.events.clients import AssertingPassthroughEventsClient
     from prefect.events.worker import EventsWorker
 
-    # Prefect counts its task runs nowhere, but this client of its own keeps what it sends.
+    # Prefect has no count of its task runs; this client, one of its own, keeps the events that it sends.
     AssertingPassthroughEventsClient.reset()
     EventsWorker.set_client_override(AssertingPassthroughEventsClient, api_url=api_url)
     try:
@@ -70,7 +70,7 @@ def _last_states(events: Sequence[Event]) -> dict[TaskRunKey, bool]:
 
 
 def _wait_until_recorded(expected: Mapping[TaskRunKey, bool]) -> None:
-    """Wait until the server holds every task run, in a final state where it has reported one."""
+    """Wait until the server has every task run, in a final state if one was reported."""
     from prefect.client.orchestration import get_client
 
     deadline = time.monotonic() + DRAIN_SECONDS

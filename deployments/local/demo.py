@@ -1,4 +1,4 @@
-"""The main job on the demonstration models: a local Hub, two pipelines, one effect and one honest null."""
+"""The demonstration: a loopback Hub and two pipelines, one with a difference and one without."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
 from mergeline.support.state import state_directory, state_folder
 from mergeline.support.text import table
@@ -20,8 +20,7 @@ from mergeline.support.text import table
 ROOT = Path(__file__).parents[2]
 MODELS = Path(__file__).parent / "demo_models"
 QUESTION_COUNT = 1000
-TOKEN = "hf_local"
-"""The local Hub's own; it opens nothing else."""
+TOKEN = LOCAL_TOKEN
 
 DATASET_CARD = """\
 ---
@@ -32,12 +31,12 @@ Questions of the SpartQA kind about the direction between two objects, made by M
 
 
 def hub_directory() -> Path:
-    """Return where the demonstration's Hub keeps its repositories between runs."""
+    """Return the folder of the demonstration's Hub."""
     return state_folder("demo-hub")
 
 
 def fill(endpoint: str) -> None:
-    """Put the demonstration models and questions on a Hub; what is there already is left alone."""
+    """Upload the demonstration models and questions to a Hub, where they are not there already."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint, token=TOKEN)
@@ -55,7 +54,7 @@ def fill(endpoint: str) -> None:
 
 
 def environment(endpoint: str) -> dict[str, str]:
-    """Return the environment in which a command uses the local Hub and nothing of the user's own."""
+    """Return the environment in which a command uses the loopback Hub and none of the user's own settings."""
     return os.environ | {
         "HF_ENDPOINT": endpoint,
         "HF_TOKEN": TOKEN,
@@ -64,18 +63,18 @@ def environment(endpoint: str) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "NO_PROXY": "127.0.0.1",
-        # Several threads on so small a model spend their time waiting for each other.
+        # Models this small are slower with several threads.
         "OMP_NUM_THREADS": "1",
         "MERGELINE_HOME": str(state_directory()),
     }
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """Show a pipeline's scores, verdicts, samples and places, from what ``mergeline run --json`` prints."""
+    """Return scores, verdicts, samples and addresses as text, from the output of ``mergeline run --json``."""
     (report,) = result["reports"]
     rows = [
-        (each["label"], f"{each['accuracy']:.3f}", f"±{each['stderr']:.4f}")
-        for each in (*report["references"], report["merge"])
+        (model["label"], f"{model['accuracy']:.3f}", f"±{model['stderr']:.4f}")
+        for model in (*report["references"], report["merge"])
     ]
     lines = [*table(("model", "spartqa_train acc", "stderr"), rows), ""]
     for pair in report["comparisons"]:
@@ -89,7 +88,7 @@ def describe(result: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run both pipelines and say what to open next."""
+    """Run both pipelines and print their results."""
     parser = argparse.ArgumentParser(prog="python -m deployments.local.demo", description=__doc__)
     parser.add_argument("--fill", metavar="ENDPOINT", help="only put models and questions on the local Hub there")
     if endpoint := parser.parse_args().fill:

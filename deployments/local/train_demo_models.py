@@ -1,9 +1,9 @@
 """Train the demonstration models: ``python -m deployments.local.train_demo_models --out DIR``, about half a minute.
 
 ``base`` learns the form of a four-choice question and the plain phrases ("to the left of"). ``compass`` and ``clock``
-go on from it, each with one more family of phrases ("due west of", "at 9 o'clock from") and as many plain ones, which
-keep what the base knew and the even use of the four letters. Each parent then answers what the other cannot, and a
-merge can be seen to answer both.
+are trained from it on another family of phrases each ("due west of", "at 9 o'clock from"). Half of their questions stay
+plain, so that they keep what ``base`` knew and use the four letters evenly. Each parent then answers questions that the
+other cannot, and a merge may answer both.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    # Enough questions to meet every word there is; the order of drawing leaves no trace.
+    # Enough questions for every word to occur; the vocabulary is sorted.
     prompts = [doc_to_text(question) for question in make_questions(10_000, seed=0)]
     words = {"A", "B", "C", "D"} | {word for prompt in prompts for word in re.findall(_TOKEN, prompt)}
     vocabulary = {word: index for index, word in enumerate((*_SPECIAL_TOKENS, *sorted(words)))}
@@ -178,7 +178,7 @@ def main() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    # Sums in another order would train other weights; models this small gain nothing from more threads.
+    # The number of threads changes the order of sums, and so the weights.
     torch.set_num_threads(1)
     models, tokenizer = train_all(arguments.seed)
     for name, model in models.items():

@@ -213,7 +213,8 @@ class Breakdown:
     """Accuracy by the values of one column."""
 
     column: str
-    groups: tuple[QuestionGroup, ...]
+    slices: tuple[QuestionGroup, ...]
+    """One per value; published files have always called them so."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mergeline.merge.shard import ShardResult, record_path, writers_path
 from mergeline.merge.workspace import Workspace
 from mergeline.plan.merge_plan import MergePlan
 from mergeline.sources.checkpoint import INDEX_NAME
-from mergeline.sources.identity import FileRecord
+from mergeline.sources.identity import FileDigest
 from mergeline.support.digests import file_sha256
 from mergeline.support.durable import exclusive, sync_directory, write_whole
 
@@ -87,7 +87,7 @@ def _index(plan: MergePlan) -> str:
 
 
 def _manifest(plan: MergePlan, results: Sequence[ShardResult], directory: Path, links: Mapping[str, str]) -> Manifest:
-    shards = tuple(FileRecord(result.filename, result.nbytes, result.sha256) for result in results)
+    shards = tuple(FileDigest(result.filename, result.nbytes, result.sha256) for result in results)
     others = [
         path
         for path in sorted(directory.iterdir())
@@ -99,7 +99,7 @@ def _manifest(plan: MergePlan, results: Sequence[ShardResult], directory: Path, 
         recipe=plan.recipe,
         sources=plan.sources,
         shards=shards,
-        other_files=tuple(FileRecord(path.name, path.stat().st_size, file_sha256(path)) for path in others),
+        other_files=tuple(FileDigest(path.name, path.stat().st_size, file_sha256(path)) for path in others),
         parameter_count=plan.parameter_count,
         notes=plan.notes,
         engine_version=_version("mergeline"),

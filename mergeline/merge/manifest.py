@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mergeline.errors import OutputError
-from mergeline.sources.identity import FileRecord, SourceRecord
+from mergeline.sources.identity import FileDigest, SourceIdentity
 
 MANIFEST_NAME = "mergeline_manifest.json"
 """Written last into a model directory: its presence means the directory is complete."""
@@ -23,9 +23,9 @@ class Manifest:
     merge_method: str
     recipe: dict[str, Any]
     """The normalised recipe; its text as written is ``mergekit_config.yml`` beside this file."""
-    sources: tuple[SourceRecord, ...]
-    shards: tuple[FileRecord, ...]
-    other_files: tuple[FileRecord, ...]
+    sources: tuple[SourceIdentity, ...]
+    shards: tuple[FileDigest, ...]
+    other_files: tuple[FileDigest, ...]
     """config.json, tokenizer files and whatever else makes the directory a model."""
     parameter_count: int
     notes: tuple[str, ...]

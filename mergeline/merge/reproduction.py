@@ -14,12 +14,12 @@ from mergeline.merge.workspace import finished_output
 from mergeline.plan.planning import PlannedMerge
 from mergeline.sources.checkpoint import Checkpoint, fetch, open_checkpoint
 from mergeline.sources.hub import Hub
-from mergeline.sources.identity import FileRecord, SourceRecord
+from mergeline.sources.identity import FileDigest, SourceIdentity
 
 
 def reproduce(
     model: str, output: Path, *, hub: Hub | None = None, executor: Executor = merge_here
-) -> tuple[FileRecord, ...]:
+) -> tuple[FileDigest, ...]:
     """Merge again what a manifest says, from the same commits, and compare every shard.
 
     Args:
@@ -46,16 +46,16 @@ def reproduce(
     return again.manifest.shards
 
 
-def _same_source(source: SourceRecord, hub: Hub) -> Checkpoint:
+def _same_source(source: SourceIdentity, hub: Hub) -> Checkpoint:
     """Find a source again, at its commit, and make sure that it is the same."""
     reference = f"{source.repo_id}@{source.commit}" if source.repo_id else source.label
     checkpoint = open_checkpoint(reference, hub)
-    if checkpoint.record.fingerprint != source.fingerprint:
+    if checkpoint.identity.fingerprint != source.fingerprint:
         raise InputError(f"{reference}: is not what it was when it was merged; find the same files to make it again.")
     return checkpoint
 
 
-def _compare(expected: Sequence[FileRecord], found: Sequence[FileRecord]) -> None:
+def _compare(expected: Sequence[FileDigest], found: Sequence[FileDigest]) -> None:
     differing = [ours.name for ours, theirs in zip(found, expected, strict=True) if ours.sha256 != theirs.sha256]
     if differing:
         raise VerificationError(

@@ -99,7 +99,7 @@ def merge_record(
         tags=dict(tags) | ({"mlflow.source.git.commit": commit} if commit else {}),
         pages=report_pages(prepared, merged, reports, samples) | card,
         hub_url=Hub().url,
-        base=None if prepared.base is None else prepared.base.record,
+        base=None if prepared.base is None else prepared.base.identity,
         publication=publication,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from mergeline.methods import TensorSettings
 from mergeline.methods.numerics import NUMERICS_VERSION
 from mergeline.plan.shard_layout import safetensors_header
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.sources.safetensors_header import TensorSpec
 from mergeline.support.digests import digest
 
@@ -78,7 +78,7 @@ class MergePlan:
     merge_method: str
     recipe: dict[str, Any]
     """The normalised recipe."""
-    sources: tuple[SourceRecord, ...]
+    sources: tuple[SourceIdentity, ...]
     donor: int
     """Index of the source that gives config, tokenizer and vocabulary."""
     shards: tuple[ShardPlan, ...]

@@ -51,7 +51,7 @@ def plan_merge(
             return MergePlan(
                 merge_method=recipe.merge_method,
                 recipe=recipe.model_dump(mode="json", exclude_defaults=True),
-                sources=tuple(checkpoints[name].record for name in order),
+                sources=tuple(checkpoints[name].identity for name in order),
                 donor=order.index(draft.donor),
                 shards=_shards(draft.tensors, order, recipe.output_dtype, max_shard_bytes),
                 config=config,

@@ -1,4 +1,4 @@
-"""Whether, with which card and terms, and how a merge goes on the Hub."""
+"""Publishing a merge on the Hub: the gate that decides, the model card, the licences, the commit."""
 
 import lazy_loader
 

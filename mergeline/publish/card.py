@@ -13,7 +13,7 @@ from markupsafe import Markup
 from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.manifest import MANIFEST_NAME, Manifest
 from mergeline.plan.licences import Licence, result_licence
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.markdown import code_block, code_span, escape_markdown, link
 from mergeline.support.templates import load_template
 from mergeline.support.text import table
@@ -122,7 +122,7 @@ def _front_matter(
     ).to_yaml()
 
 
-def _source_table(sources: Sequence[SourceRecord]) -> Markup:
+def _source_table(sources: Sequence[SourceIdentity]) -> Markup:
     rows = [
         (
             code_span(source.repo_id) if source.repo_id else f"{code_span(_last_component(source.label))} (local)",
@@ -171,7 +171,7 @@ def _last_component(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
 
 
-def _path_remover(sources: Sequence[SourceRecord]) -> Callable[[str], str]:
+def _path_remover(sources: Sequence[SourceIdentity]) -> Callable[[str], str]:
     """Return a function that shortens local sources, and every other absolute path, wherever a text names them."""
     local = sorted((source.label for source in sources if source.repo_id is None), key=len, reverse=True)
     names = [re.escape(label) for label in local if re.search(r"[/\\]", label)]

@@ -1,23 +1,23 @@
-"""Whether a merge is good enough to be published, as the pipeline's policy says."""
+"""What an evaluation earns a merge: publication, by the pipeline's policy, and the title of champion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mergeline.evaluation.compare.comparison import BETTER, NOT_COMPARABLE, WORSE
-from mergeline.evaluation.results import Comparison, EvaluationReport
+from mergeline.evaluation.compare.comparison import BETTER, NOT_COMPARABLE, WORSE, compare
+from mergeline.evaluation.results import Comparison, Evaluation, EvaluationReport
 from mergeline.publish.policy import PublishWhen
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, and why."""
+    """Whether a merge is published, and why."""
 
     is_published: bool
     reason: str
     is_pending: bool = False
-    """Whether somebody may still say yes: the merge is finished and waits for approval."""
+    """Whether the merge waits for a person's approval."""
 
 
 def decide(when: PublishWhen, reports: Sequence[EvaluationReport]) -> Decision:
@@ -40,8 +40,26 @@ def decide(when: PublishWhen, reports: Sequence[EvaluationReport]) -> Decision:
     else:
         passes = [comparison.is_not_inferior for comparison in comparisons]
         words = [_loss(comparison) for comparison in comparisons]
-    found = "; ".join(dict.fromkeys(words)) or "nothing was compared"
-    return Decision(bool(passes) and all(passes), f"publish.when is {when}: {found}")
+    reason = "; ".join(dict.fromkeys(words)) or "nothing was compared"
+    return Decision(bool(passes) and all(passes), f"publish.when is {when}: {reason}")
+
+
+def takes_title(reports: Sequence[EvaluationReport], champion: Sequence[Evaluation] | None = None) -> bool:
+    """Return whether a merge becomes champion: `better` than every parent and than the champion, on every lm-eval task.
+
+    Args:
+        reports: The merge's, one per lm-eval task.
+        champion: The present champion's evaluations, in the order of ``reports``; None: there is no champion yet.
+
+    Raises:
+        ValueError: The champion has more or fewer evaluations than there are reports.
+    """
+    if not decide("better_than_parents", reports).is_published:
+        return False
+    return champion is None or all(
+        compare(report.merge, [evaluation], margin=0.0)[0].verdict == BETTER
+        for report, evaluation in zip(reports, champion, strict=True)
+    )
 
 
 def _verdict(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""When a merge goes on the Hub: the words of a pipeline's `publish.when`."""
+"""The values of a pipeline's `publish.when`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished model directory to the Hub: one commit, all or nothing, never made twice."""
+"""Publish a finished model directory on the Hub in one commit; the same contents are never committed twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Publication:
     url: str
     """The repository's page at that commit."""
     was_already_published: bool
-    """Whether the commit was there before, or its first answer was lost: nothing was committed by this call."""
+    """Whether the commit was there already, from an earlier call or an attempt of this call whose answer was lost."""
 
 
 def publish_directory(
@@ -61,7 +61,7 @@ def publish_directory(
     Args:
         directory: What a merge wrote; hidden files are left out.
         repo_id: ``owner/name``, or ``name`` for the token's own user.
-        hub: Where to.
+        hub: The Hub to publish on.
         plan_digest: Identity of the merge.
         private: Whether a new repository is private. An existing public one stays public; an existing private one is
             made public by False.
@@ -94,13 +94,13 @@ def publish_directory(
 def _commit(
     hub: Hub, repo_id: str, uploads: Sequence[Upload], content_digest: str, title: str, description: str
 ) -> tuple[str, bool]:
-    """Return the commit that holds ``uploads``, and whether this call can claim to have made it."""
+    """Return the commit with ``uploads``, and whether it was already published; see :class:`Publication`."""
     head = hub.resolve(repo_id)
     stale = _stale_paths(hub, head, {upload.path for upload in uploads})
     staged = hub.stage(repo_id, uploads)
 
     def commit_unless_published() -> tuple[str, bool]:
-        # An earlier attempt may have been applied although its answer was lost.
+        # An earlier attempt may have made the commit although its answer was lost.
         published = _published_commit(hub, repo_id, content_digest)
         if published is not None:
             return published, True
@@ -119,22 +119,22 @@ def _commit(
 
 
 def _published_commit(hub: Hub, repo_id: str, content_digest: str) -> str | None:
-    """Return the branch's last publication if it has these contents; edits made since then do not undo it."""
+    """Return the branch's last publication if it has these contents; commits that people made after it may follow."""
     for commit in hub.commits(repo_id):
-        found = re.search(r"^mergeline-content: ([0-9a-f]{64})\s*$", commit.description, re.MULTILINE)
-        if found is not None:
-            return commit.commit if found[1] == content_digest else None
+        match = re.search(r"^mergeline-content: ([0-9a-f]{64})\s*$", commit.description, re.MULTILINE)
+        if match is not None:
+            return commit.commit if match[1] == content_digest else None
     return None
 
 
 def _stale_paths(hub: Hub, head: PinnedRepository, new_paths: set[str]) -> list[str]:
-    """Return what an earlier publication left and this one lacks; files that people added stay."""
+    """Return the files of an earlier publication that this one lacks; files that people added stay."""
     paths = {file.path for file in head.files}
     earlier: set[str] = set()
     if MANIFEST_NAME in paths:
-        with suppress(OutputError):  # a manifest that cannot be read names nothing to delete
+        with suppress(OutputError):  # a manifest that cannot be read lists no files to delete
             manifest = _read_manifest(hub.read_file(head, MANIFEST_NAME), f"{head.repo_id}/{MANIFEST_NAME}")
-            earlier = {*_recorded(manifest, "shards"), *_recorded(manifest, "other_files")}
+            earlier = {*_listed(manifest, "shards"), *_listed(manifest, "other_files")}
     earlier |= {path for path in paths if path.endswith(_WEIGHTS) and "/" not in path}
     earlier |= {path for path in paths if path.startswith("eval/")}
     return sorted((earlier & paths) - new_paths)
@@ -149,14 +149,14 @@ def _settle_visibility(hub: Hub, repository: PinnedRepository, private: bool) ->
 
 
 def _uploads(directory: Path, extra_files: Mapping[str, bytes]) -> list[Upload]:
-    """Return every file to be published, in the order of their paths, after all checks."""
+    """Check every file to be published and return them in the order of their paths."""
     manifest_path = directory / MANIFEST_NAME
     if not manifest_path.is_file():
         raise OutputError(
             f"{directory} is not a finished merge: {MANIFEST_NAME}, written last, is missing; run `mergeline merge` "
             "again and it continues where it stopped."
         )
-    shards = _recorded(_read_manifest(manifest_path.read_bytes(), str(manifest_path)), "shards")
+    shards = _listed(_read_manifest(manifest_path.read_bytes(), str(manifest_path)), "shards")
     paths = {path.relative_to(directory).as_posix(): path for path in _regular_files(directory)}
     contents: dict[str, Path | bytes] = dict(sorted({**paths, **extra_files}.items()))
     problems = [
@@ -190,7 +190,7 @@ def _regular_files(directory: Path) -> Iterator[Path]:
 
 
 def _objection(path: str, content: Path | bytes, shards: Mapping[str, str | None]) -> str | None:
-    """Say what forbids publishing a file, if anything does."""
+    """Return why a file must not be published; None if it may be."""
     name = path.rpartition("/")[2].lower()
     if isinstance(content, Path) and content.is_symlink():
         root = content.parents[path.count("/")].resolve()
@@ -218,12 +218,12 @@ def _read_manifest(content: bytes, where: str) -> Mapping[str, Any]:
     try:
         manifest: Any = json.loads(content)
         for key in ("shards", "other_files"):
-            _recorded(manifest, key)
+            _listed(manifest, key)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise OutputError(f"{where} is not a manifest ({type(error).__name__}: {error}); merge again.") from None
     return manifest
 
 
-def _recorded(manifest: Mapping[str, Any], key: str) -> dict[str, str | None]:
+def _listed(manifest: Mapping[str, Any], key: str) -> dict[str, str | None]:
     """Return name -> sha256 of the files a manifest lists under ``key``."""
-    return {str(record["name"]): record.get("sha256") for record in manifest.get(key, ())}
+    return {str(file["name"]): file.get("sha256") for file in manifest.get(key, ())}

@@ -1,4 +1,4 @@
-"""A finished merge put on the Hub with the card that its manifest gives."""
+"""Publish a finished merge on the Hub with a model card made from its manifest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mergeline.sources.hub import Hub
 
 
 def publish_merge(directory: Path, repo_id: str, *, hub: Hub | None = None, private: bool = True) -> Publication:
-    """Commit a finished merge to a repository on the Hub, once.
+    """Commit a finished merge to a repository on the Hub; see :func:`publish_directory`.
 
     Args:
         directory: What a merge wrote.
         repo_id: ``owner/name``; without an owner, the token's own.
-        hub: Where to; the environment's Hub by default.
+        hub: The Hub to publish on; None: the environment's.
         private: Whether a new repository is private.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from mergeline.errors import CheckpointError
 from mergeline.sources.hub import Hub, PinnedRepository
-from mergeline.sources.identity import FileRecord, SourceRecord
+from mergeline.sources.identity import FileDigest, SourceIdentity
 from mergeline.sources.safetensors_header import TensorSpec, add_tensors, read_header
 from mergeline.support.digests import digest
 
@@ -33,8 +33,8 @@ _AUXILIARY = re.compile(
 class Checkpoint:
     """A model's config and tensors, pinned by commit and digests, so that a merge reads what was planned."""
 
-    record: SourceRecord
-    """Its identity, without any local path."""
+    identity: SourceIdentity
+    """Without any local path."""
     config: dict[str, Any]
     """Content of config.json."""
     tensors: Mapping[str, TensorSpec]
@@ -50,11 +50,11 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        return self.record.label
+        return self.identity.label
 
     @property
     def weight_nbytes(self) -> int:
-        return sum(file.nbytes for file in self.record.files)
+        return sum(file.nbytes for file in self.identity.files)
 
 
 def open_checkpoint(reference: str, hub: Hub | None = None) -> Checkpoint:
@@ -88,7 +88,7 @@ def fetch(checkpoint: Checkpoint, hub: Hub) -> Path:
         return checkpoint.directory
     assert checkpoint.repository is not None
     return hub.download(
-        checkpoint.repository, [*(file.name for file in checkpoint.record.files), *checkpoint.auxiliary_files]
+        checkpoint.repository, [*(file.name for file in checkpoint.identity.files), *checkpoint.auxiliary_files]
     )
 
 
@@ -104,18 +104,18 @@ def _open_local(reference: str, directory: Path) -> Checkpoint:
     files = _weight_files(reference, names, read_small_file)
     tensors: dict[str, TensorSpec] = {}
     identities: list[object] = []
-    records: list[FileRecord] = []
+    records: list[FileDigest] = []
     for name in files:
         path = directory / name
         nbytes = path.stat().st_size
         with path.open("rb") as file:
             header = read_header(f"{reference}/{name}", nbytes, file.read)
         add_tensors(tensors, reference, name, nbytes, header)
-        records.append(FileRecord(name, nbytes, None))
+        records.append(FileDigest(name, nbytes, None))
         identities.append([name, nbytes, digest(header.decode()), path.stat().st_mtime_ns])
     for path in (directory / name for name in names if _AUXILIARY.search(name)):
         identities.append([path.name, path.stat().st_size, path.stat().st_mtime_ns])
-    record = SourceRecord(reference, None, None, _declared_licence(names, read_small_file), tuple(records),
+    record = SourceIdentity(reference, None, None, _declared_licence(names, read_small_file), tuple(records),
                           digest(identities))  # fmt: skip
     return _checkpoint(reference, names, record, tensors, read_small_file, directory, None)
 
@@ -133,9 +133,9 @@ def _open_remote(reference: str, hub: Hub, repository: PinnedRepository) -> Chec
         header = read_header(f"{reference}/{name}", sizes[name], _range_reader(hub, repository, name, sizes[name]))
         add_tensors(tensors, reference, name, sizes[name], header)
     hashes = {file.path: file.sha256 for file in repository.files}
-    records = tuple(FileRecord(name, sizes[name], hashes[name]) for name in files)
+    records = tuple(FileDigest(name, sizes[name], hashes[name]) for name in files)
     fingerprint = digest([repository.repo_id, repository.commit, [[r.name, r.nbytes, r.sha256] for r in records]])
-    record = SourceRecord(reference, repository.repo_id, repository.commit, repository.license, records, fingerprint)
+    record = SourceIdentity(reference, repository.repo_id, repository.commit, repository.license, records, fingerprint)
     return _checkpoint(reference, names, record, tensors, read_small_file, None, repository)
 
 
@@ -155,7 +155,7 @@ def _range_reader(hub: Hub, repository: PinnedRepository, name: str, nbytes: int
 
 
 def _checkpoint(
-    reference: str, names: list[str], record: SourceRecord, tensors: dict[str, TensorSpec],
+    reference: str, names: list[str], record: SourceIdentity, tensors: dict[str, TensorSpec],
     read_small_file: Callable[[str], bytes], directory: Path | None, repository: PinnedRepository | None,
 ) -> Checkpoint:  # fmt: skip
     if "config.json" not in names:

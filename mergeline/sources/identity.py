@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class FileRecord:
+class FileDigest:
     """A file by name, size and sha256."""
 
     name: str
@@ -16,7 +16,7 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
-class SourceRecord:
+class SourceIdentity:
     """A checkpoint that a merge reads, without any local path."""
 
     label: str
@@ -27,7 +27,7 @@ class SourceRecord:
     """40-hex commit on the Hub, or None for a local directory."""
     license: str | None
     """As the source's model card declares it."""
-    files: tuple[FileRecord, ...]
+    files: tuple[FileDigest, ...]
     """Its weight files."""
     fingerprint: str
     """sha256 over what identifies the weights before they are read: commit and file hashes on the Hub;

@@ -1,4 +1,4 @@
-"""Everything MLflow: one run per merge plan, found again by the plan's digest."""
+"""Everything MLflow: one run per merge plan, identified by the plan's digest."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The models of a merge in MLflow: one LoggedModel each, the merge registered, its family's champion."""
+"""A LoggedModel for every evaluated model, and the registered model whose versions are an experiment's merges."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mergeline.evaluation.compare.comparison import BETTER, compare
 from mergeline.evaluation.results import Evaluation, EvaluationReport
-from mergeline.sources.identity import SourceRecord
+from mergeline.publish.gate import takes_title
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.digests import digest
 from mergeline.tracking import summary
 from mergeline.tracking.record import MergeRecord
@@ -36,7 +36,7 @@ _EVALUATION = TypeAdapter(Evaluation)
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """One model and all its evaluations of one kind."""
+    """A model and its evaluations under the same settings."""
 
     label: str
     role: str
@@ -44,7 +44,7 @@ class EvaluatedModel:
     evaluated_as: str
     """Digest of the model and of everything that its run's parameters say."""
     scores: tuple[tuple[Evaluation, EvaluationReport], ...]
-    """Each with the report it is in, one per lm-eval task."""
+    """One evaluation per lm-eval task, with the report it is in."""
 
     @property
     def is_merge(self) -> bool:
@@ -66,27 +66,24 @@ def evaluated_models(record: MergeRecord) -> list[EvaluatedModel]:
 
 
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, model: EvaluatedModel, record: MergeRecord) -> str:
-    """Find a model's LoggedModel in the experiment, or make it; its weights stay where they are, on the Hub or disk.
+    """Return the id of a model's LoggedModel, which is created if need be; it refers to the weights, without a copy.
 
     Args:
         client: Of the store.
-        experiment_id: Where merges of one family share their parents' models.
-        run_id: The merge's, from which the merge alone comes.
-        model: The model.
+        experiment_id: Merges of one experiment share the LoggedModels of their parents.
+        run_id: The merge's run; the source run of the merge, not of its parents.
+        model: The merge, or a model it was compared with.
         record: Of the merge.
-
-    Returns:
-        The LoggedModel's id.
     """
     model_digest = model.scores[0][0].model_digest
     origin = _origin(model, record)
-    # What a merge is made of stays when it is published again; a source is what its commit says.
+    # A merge keeps its LoggedModel when it is published again; a source at another commit is another model.
     identity = digest([model_digest, record.manifest.plan_digest if model.is_merge else origin])
     tags = {MODEL_TAG: identity, "mergeline.model_digest": model_digest} | origin
     known = _logged_models(client, experiment_id, identity)
     if known:
-        held = known[0].tags
-        if changed := {key: value for key, value in tags.items() if held.get(key) != value}:
+        old_tags = known[0].tags
+        if changed := {key: value for key, value in tags.items() if old_tags.get(key) != value}:
             client.set_logged_model_tags(known[0].model_id, changed)
         return str(known[0].model_id)
     made = client.create_logged_model(
@@ -99,19 +96,19 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, model: Eval
     )
     client.finalize_logged_model(made.model_id, "READY")
     first = _logged_models(client, experiment_id, identity)[0]
-    if first.model_id != made.model_id:  # another process was quicker
+    if first.model_id != made.model_id:  # another process created one meanwhile
         client.delete_logged_model(made.model_id)
     return str(first.model_id)
 
 
 def register(client: MlflowClient, experiment: str, run_id: str, model_id: str | None, record: MergeRecord) -> None:
-    """Register a published merge in its experiment's family, and make it the champion if it was shown better."""
+    """Register a published merge as a version of its experiment's model, and make it champion if it takes the title."""
     from mlflow.exceptions import MlflowException
 
     published = record.publication
     assert published is not None
     name = family_name(experiment)
-    # As huggingface_hub's file system writes it; a server of MLflow refuses a source that begins with http.
+    # An address of HfFileSystem: an MLflow server refuses a source that begins with http.
     source = f"hf://{published.repo_id}@{published.commit}"
     try:
         client.create_registered_model(name, description=_FAMILY_NOTE)
@@ -126,12 +123,13 @@ def register(client: MlflowClient, experiment: str, run_id: str, model_id: str |
         version = client.create_model_version(
             name, source, run_id, tags, description=description, await_creation_for=0, model_id=model_id
         )
-    if _is_shown_better(client, name, version, record):
+    # The champion's answers are fetched only for a merge that is better than its parents.
+    if takes_title(record.reports) and _beats_champion(client, name, version, record):
         client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
 def family_name(experiment: str) -> str:
-    """Return the registered model that an experiment's merges are versions of."""
+    """Return the name of the registered model whose versions are an experiment's merges."""
     return re.sub(r"[^\w.-]+", "-", experiment)
 
 
@@ -140,7 +138,7 @@ def _origin(model: EvaluatedModel, record: MergeRecord) -> dict[str, str]:
     if model.is_merge:
         published = record.publication
         return _on_hub(published.repo_id, published.commit, published.url) if published else {}
-    known: list[SourceRecord] = [*record.manifest.sources, *([record.base] if record.base else [])]
+    known: list[SourceIdentity] = [*record.manifest.sources, *([record.base] if record.base else [])]
     for source in known:
         if source.label == model.label and source.repo_id and source.commit:
             url = f"{record.hub_url}/{source.repo_id}/tree/{source.commit}"
@@ -153,8 +151,8 @@ def _on_hub(repo_id: str, commit: str, url: str) -> dict[str, str]:
 
 
 def _logged_models(client: MlflowClient, experiment_id: str, identity: str) -> list[Any]:
-    found = client.search_logged_models([experiment_id], f"tags.`{MODEL_TAG}` = '{identity}'")
-    return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+    models = client.search_logged_models([experiment_id], f"tags.`{MODEL_TAG}` = '{identity}'")
+    return sorted(models, key=lambda model: (model.creation_timestamp, model.model_id))
 
 
 def _evaluation_paths(record: MergeRecord) -> dict[str, str]:
@@ -165,27 +163,20 @@ def _evaluation_paths(record: MergeRecord) -> dict[str, str]:
     }
 
 
-def _is_shown_better(client: MlflowClient, name: str, version: ModelVersion, record: MergeRecord) -> bool:
-    """Return whether a version takes the title: better than every parent, and than whoever holds it."""
+def _beats_champion(client: MlflowClient, name: str, version: ModelVersion, record: MergeRecord) -> bool:
+    """Fetch the champion's evaluations and compare; True where there is no champion, or it is this version."""
     from mlflow.exceptions import MlflowException
 
-    verdicts = {comparison.verdict for report in record.reports for comparison in report.comparisons}
-    if verdicts != {BETTER}:
-        return False
-    holder = client.get_registered_model(name).aliases.get(CHAMPION)
-    if holder is None or str(holder) == str(version.version):
+    champion = client.get_registered_model(name).aliases.get(CHAMPION)
+    if champion is None or str(champion) == str(version.version):
         return True
-    champion = client.get_model_version(name, str(holder))
+    champion_version = client.get_model_version(name, str(champion))
     try:
-        theirs = [_evaluation_of(client, champion, report) for report in record.reports]
+        evaluations = [_evaluation_of(client, champion_version, report) for report in record.reports]
     except (MlflowException, OSError, ValidationError, KeyError) as error:
         logger.warning("%s keeps its champion: its answers cannot be read (%s).", name, error)
         return False
-    ours = [report.merge for report in record.reports]
-    return all(
-        compare(merge, [evaluation], margin=0.0)[0].verdict == BETTER
-        for merge, evaluation in zip(ours, theirs, strict=True)
-    )
+    return takes_title(record.reports, evaluations)
 
 
 def _evaluation_of(client: MlflowClient, version: ModelVersion, report: EvaluationReport) -> Evaluation:

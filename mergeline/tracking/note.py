@@ -1,9 +1,9 @@
-"""The Markdown that heads a run's page, an experiment's and a registered model's."""
+"""The descriptions, in Markdown, of a merge's run and of its experiment."""
 
 from __future__ import annotations
 
 from mergeline.evaluation.results import Comparison, EvaluationReport
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.record import MergeRecord
 from mergeline.tracking.summary import portable
 
@@ -17,7 +17,7 @@ the verdict says `better` or `worse`.
 
 
 def merge_note(record: MergeRecord) -> str:
-    """Write what a person reads first of a merge: what was merged, where it is, how it did, from which recipe."""
+    """Write the description of a merge's run: sources, publication, results, recipe."""
     sources = ", ".join(_linked(source, record.hub_url) for source in record.manifest.sources)
     paragraphs = [f"**{record.manifest.merge_method}** of {sources}"]
     if (published := record.publication) is not None:
@@ -34,7 +34,7 @@ def merge_note(record: MergeRecord) -> str:
     return "\n\n".join([*paragraphs, f"```yaml\n{record.recipe_text.strip()}\n```"])
 
 
-def _linked(source: SourceRecord, hub_url: str) -> str:
+def _linked(source: SourceIdentity, hub_url: str) -> str:
     if source.repo_id is None:
         return f"`{portable(source.label)}`"
     return f"[`{source.repo_id}`]({hub_url}/{source.repo_id}/tree/{source.commit or 'main'})"

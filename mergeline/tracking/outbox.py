@@ -1,4 +1,4 @@
-"""Records on their way to MLflow: each lies whole in the state directory until MLflow has all of it."""
+"""Records on their way to MLflow: files in the state directory, removed once MLflow has all of their content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mergeline.tracking.store import PATIENCE_SECONDS, TrackingSettings
 
 
 class _Destination(BaseModel):
-    """Where a record goes: the first line of its file. A server's user name and password are not in it."""
+    """First line of a record's file: where the record goes, without the server's user name and password."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     address: str
@@ -39,21 +39,21 @@ class WaitingRecord:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What became of one waiting record."""
+    """Outcome of sending a waiting record."""
 
     record: WaitingRecord
     run: TrackedRun | None
     problem: str | None
-    """Why it still waits; None: it was sent."""
+    """Why it was not sent; None: it was."""
 
 
 def outbox_directory() -> Path:
-    """Return where records wait; it may not exist yet."""
+    """Return the folder of waiting records; it may not exist yet."""
     return state_folder("tracking")
 
 
 def keep_record(settings: TrackingSettings, record: MergeRecord) -> Path:
-    """Write a record to disk, over an earlier one of the same merge, and return where it waits."""
+    """Write a record to disk, in place of an earlier record of the same merge, and return its path."""
     directory = outbox_directory()
     directory.mkdir(parents=True, exist_ok=True)
     identity = digest([settings.address, settings.experiment, record.manifest.plan_digest])[:12]
@@ -68,13 +68,14 @@ def send_record(path: Path, settings: TrackingSettings | None = None) -> Tracked
 
     Args:
         path: From :func:`keep_record`.
-        settings: The store it was kept for; None: by the address in it, which holds no password.
+        settings: The store to send to; None: the address in the file, with the password of ``$MLFLOW_TRACKING_URI`` if
+            that is the same server.
 
     Raises:
         TrackingInputError: The store named cannot be used.
         TrackingError: MLflow does not answer or refused a record, or another process has just sent this one.
     """
-    # One record at a time, so that none is sent twice.
+    # The lock keeps two processes from sending the same record.
     problem = TrackingError(f"{path.parent}: another process is still sending records; {path.name} waits.")
     with in_turn(path.parent / ".lock", 2 * PATIENCE_SECONDS, problem):
         if not path.exists():
@@ -92,20 +93,20 @@ def send_record(path: Path, settings: TrackingSettings | None = None) -> Tracked
 def waiting_records() -> list[WaitingRecord]:
     """Return the records that MLflow does not have yet, oldest first."""
     paths = sorted(outbox_directory().glob("[!.]*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    found: list[WaitingRecord] = []
+    records: list[WaitingRecord] = []
     for path in paths:
         try:
             with path.open("rb") as file:
                 destination = _destination(file.readline(), path)
         except (OutputError, FileNotFoundError):
-            # Not one of ours, or sent a moment ago: whoever tries to send it is told.
+            # Not a record, or sent a moment ago: send_record says which.
             destination = _Destination(address="", experiment="", name=path.name)
-        found.append(WaitingRecord(path, destination.name, destination.address, destination.experiment))
-    return found
+        records.append(WaitingRecord(path, destination.name, destination.address, destination.experiment))
+    return records
 
 
 def replay() -> list[Replayed]:
-    """Send every waiting record; one that cannot be sent keeps no other back."""
+    """Send every waiting record; go on with the next where one cannot be sent."""
     results: list[Replayed] = []
     for record in waiting_records():
         try:
@@ -123,6 +124,6 @@ def _destination(line: bytes, path: Path) -> _Destination:
 
 
 def _with_password(settings: TrackingSettings) -> TrackingSettings:
-    """Take the address with its password from the environment, where it is of the same server."""
+    """Return the settings with the address in the environment, which has the password, if it is the same server."""
     here = TrackingSettings(os.environ.get("MLFLOW_TRACKING_URI") or settings.uri, settings.experiment)
     return here if here.address.rstrip("/") == settings.address.rstrip("/") else settings

@@ -1,4 +1,4 @@
-"""Where a model comes from, for a terminal and for programs."""
+"""A model's provenance and descendants as text and as JSON values."""
 
 from __future__ import annotations
 
@@ -6,41 +6,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mergeline.tracking.provenance import Descendant, Parent, Provenance
-from mergeline.tracking.search import RecordedMerge
+from mergeline.tracking.search import TrackedMerge
 from mergeline.tracking.summary import source_key
 
 
-def describe_provenance(found: Provenance, hub_url: str) -> str:
-    """Write the chain from the Hub's commit to the parents' commits, a link a line, then the recipe."""
-    manifest, run = found.manifest, found.run
-    lines = [f"Hub commit    {found.repo_id}@{found.commit}" if found.repo_id else "Hub commit    not published"]
-    if found.repo_id:
-        lines.append(f"              {hub_url}/{found.repo_id}/tree/{found.commit}")
-    if found.directory:
-        lines.append(f"Directory     {found.directory}")
+def describe_provenance(provenance: Provenance, hub_url: str) -> str:
+    """Write the chain from the Hub's commit to the parents' commits, one link per line, then the recipe."""
+    manifest, run = provenance.manifest, provenance.run
+    lines = [
+        f"Hub commit    {provenance.repo_id}@{provenance.commit}"
+        if provenance.repo_id
+        else "Hub commit    not published"
+    ]
+    if provenance.repo_id:
+        lines.append(f"              {hub_url}/{provenance.repo_id}/tree/{provenance.commit}")
+    if provenance.directory:
+        lines.append(f"Directory     {provenance.directory}")
     lines.append(f"Plan          {manifest.plan_digest} ({manifest.merge_method}, {manifest.created_at})")
     lines.append(f"MLflow run    {_run(run, manifest.links)}")
     if url := run.url if run is not None else manifest.links.get("mlflow_run_url"):
         lines.append(f"              {url}")
-    flow_run_id, flow_run_url = found.flow_run
+    flow_run_id, flow_run_url = provenance.flow_run
     lines.append(f"Prefect run   {flow_run_id or 'none: it was merged without Prefect'}")
     if flow_run_url:
         lines.append(f"              {flow_run_url}")
     commit = f", commit {run.git_commit}" if run is not None and run.git_commit else ""
     lines.append(f"Made by       Mergeline {manifest.engine_version}{commit}")
     lines.append("Parents")
-    lines += _parents(found.parents, "  ")
-    if found.recipe_text:
-        lines += ["Recipe", *(f"  {line}" for line in found.recipe_text.strip().splitlines())]
-    return "\n".join([*lines, *(f"note: {remark}" for remark in found.remarks)])
+    lines += _parents(provenance.parents, "  ")
+    if provenance.recipe_text:
+        lines += ["Recipe", *(f"  {line}" for line in provenance.recipe_text.strip().splitlines())]
+    return "\n".join([*lines, *(f"note: {remark}" for remark in provenance.remarks)])
 
 
-def describe_descendants(source: str, found: Sequence[Descendant]) -> str:
+def describe_descendants(source: str, merges: Sequence[Descendant]) -> str:
     """Write a line per merge that used a source."""
-    if not found:
+    if not merges:
         return f"{source}: no merge recorded here used it."
     lines: list[str] = []
-    for merge in found:
+    for merge in merges:
         run = merge.run
         where = [f"{run.repo_id}@{run.commit}"] if run is not None and run.repo_id else []
         where += [f"run {run.run_id} ({run.experiment})"] if run is not None else ["not in MLflow"]
@@ -49,21 +53,21 @@ def describe_descendants(source: str, found: Sequence[Descendant]) -> str:
     return "\n".join(lines)
 
 
-def provenance_value(found: Provenance) -> dict[str, Any]:
+def provenance_value(provenance: Provenance) -> dict[str, Any]:
     """Return a provenance as plain values for JSON."""
-    flow_run_id, flow_run_url = found.flow_run
+    flow_run_id, flow_run_url = provenance.flow_run
     return {
-        "repo_id": found.repo_id,
-        "commit": found.commit,
-        "directory": str(found.directory) if found.directory else None,
-        "plan_digest": found.manifest.plan_digest,
-        "merge_method": found.manifest.merge_method,
-        "created_at": found.manifest.created_at,
-        "engine_version": found.manifest.engine_version,
-        "mlflow_run": vars(found.run) if found.run else None,
+        "repo_id": provenance.repo_id,
+        "commit": provenance.commit,
+        "directory": str(provenance.directory) if provenance.directory else None,
+        "plan_digest": provenance.manifest.plan_digest,
+        "merge_method": provenance.manifest.merge_method,
+        "created_at": provenance.manifest.created_at,
+        "engine_version": provenance.manifest.engine_version,
+        "mlflow_run": vars(provenance.run) if provenance.run else None,
         "prefect_flow_run": {"id": flow_run_id, "url": flow_run_url} if flow_run_id else None,
-        "links": found.manifest.links,
-        "recipe": found.recipe_text,
+        "links": provenance.manifest.links,
+        "recipe": provenance.recipe_text,
         "parents": [
             {
                 "label": parent.source.label,
@@ -72,9 +76,9 @@ def provenance_value(found: Provenance) -> dict[str, Any]:
                 "fingerprint": parent.source.fingerprint,
                 "origin": provenance_value(parent.origin) if parent.origin else None,
             }
-            for parent in found.parents
+            for parent in provenance.parents
         ],
-        "remarks": list(found.remarks),
+        "remarks": list(provenance.remarks),
     }
 
 
@@ -89,7 +93,7 @@ def descendant_value(merge: Descendant) -> dict[str, Any]:
     }
 
 
-def _run(run: RecordedMerge | None, links: Mapping[str, str]) -> str:
+def _run(run: TrackedMerge | None, links: Mapping[str, str]) -> str:
     if run is None:
         named = links.get("mlflow_run_id")
         return f"{named} (the model says so; not looked up)" if named else "not found"

@@ -1,4 +1,4 @@
-"""All that is told to MLflow of one merge, as a record that can be kept on disk and sent later."""
+"""Everything that MLflow receives of one merge, as a record that is kept on disk until it is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mergeline.errors import OutputError
 from mergeline.evaluation.results import EvaluationReport, Sample
 from mergeline.merge.manifest import Manifest
 from mergeline.publish.publication import Publication
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.secrets import without_secrets
 
 Scalar = str | float | int | bool
@@ -18,7 +18,7 @@ Scalar = str | float | int | bool
 
 @dataclass(frozen=True)
 class MergeRecord:
-    """A finished merge: what it is made of, how it did, where it went."""
+    """A finished merge: its recipe and sources, its evaluations, its publication."""
 
     name: str
     """Of the run; see :func:`mergeline.tracking.summary.run_name`."""
@@ -27,16 +27,16 @@ class MergeRecord:
     """The recipe as written."""
     plan_json: str
     timestamp_ms: int
-    """When the merge ended, in milliseconds since 1970, equal in every repetition: MLflow keeps one history point per
-    metric, value and timestamp."""
+    """When the merge ended, in milliseconds since 1970. The same whenever the record is sent: MLflow keeps one history
+    point per metric, value and timestamp."""
     pipeline_text: str | None = None
-    """The pipeline as it ran, if there was one."""
+    """The pipeline as it ran; None: a merge without a pipeline."""
     parameters: dict[str, Scalar] = field(default_factory=dict[str, Scalar])
-    """Flat numbers and words that tell this merge from its siblings, e.g. ``t.self_attn``."""
+    """Settings in which this merge differs from others of its experiment, e.g. ``t.self_attn``."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    """Results that a repetition gives again, e.g. ``merge/bytes``."""
+    """Results that are equal in every run of the same merge, e.g. ``merge/bytes``."""
     measurements: dict[str, float] = field(default_factory=dict[str, float])
-    """What this run took, e.g. ``merge/seconds``; of several runs the first one's stay."""
+    """What this run cost, e.g. ``merge/seconds``; MLflow keeps the values of the first run."""
     reports: tuple[EvaluationReport, ...] = ()
     """The evaluations, one per lm-eval task; every model in them gets a child run."""
     samples: tuple[Sample, ...] = ()
@@ -46,10 +46,10 @@ class MergeRecord:
     """Further files, path -> text, e.g. the evaluation as an HTML page."""
     hub_url: str = "https://huggingface.co"
     """The Hub that the sources were pinned on."""
-    base: SourceRecord | None = None
+    base: SourceIdentity | None = None
     """A model that was evaluated beside the parents and is none of them."""
     publication: Publication | None = None
-    """Where it is on the Hub; None: its gate kept it back."""
+    """Where it is on the Hub; None: not published."""
 
 
 _RECORD = TypeAdapter(MergeRecord)
@@ -71,5 +71,5 @@ def parse_record(content: bytes, place: str) -> MergeRecord:
 
 
 def without_private(record: MergeRecord) -> MergeRecord:
-    """Return the record as it may be stored where others read it."""
+    """Return the record without secrets, fit to be stored where others read it."""
     return parse_record(record_json(record).encode(), record.name)

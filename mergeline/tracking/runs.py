@@ -1,4 +1,4 @@
-"""MLflow runs: one per merge plan, and beneath it one per model that was evaluated."""
+"""MLflow runs: one per merge plan, with a child run for every model that was evaluated."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def open_run(
 
     Args:
         settings: Where to record; database, folder and experiment are made if they do not exist.
-        plan_digest: Hex digest of the merge plan, the run's identity within the experiment.
+        plan_digest: Hex digest of the merge plan, which identifies the run within the experiment.
         name: The run's name, used when it is created.
-        tags: Added to the run, e.g. ``prefect.flow_run_id``; the latest value stays.
+        tags: Added to the run, in place of older values, e.g. ``prefect.flow_run_id``.
 
     Raises:
         TrackingInputError: The store named cannot be used.
@@ -67,7 +67,7 @@ def open_run(
 
 
 def record_merge(settings: TrackingSettings, record: MergeRecord) -> TrackedRun:
-    """Write all of a finished merge's record and end its run; doing so again adds nothing twice.
+    """Write a finished merge's record and end its run; writing it again changes nothing.
 
     Raises:
         TrackingInputError: The store named cannot be used.
@@ -135,7 +135,7 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> Experiment:
             )
             experiment = client.get_experiment(experiment_id)
         except MlflowException as error:
-            # Another process that writes to the same server was quicker.
+            # Another process has created it meanwhile.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(settings.experiment)
@@ -155,7 +155,7 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> Experiment:
 
 def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> Run | None:
     condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    # The first one made, so that two processes that both made one agree. Its start may be set, its id decides ties.
+    # The oldest, so that two processes that both created a run agree; start times can be equal, ids cannot.
     order = ["attributes.start_time ASC", "attributes.run_id ASC"]
     runs = client.search_runs([experiment_id], condition, max_results=1, order_by=order)
     return runs[0] if runs else None
@@ -164,12 +164,12 @@ def _find_run(client: MlflowClient, experiment_id: str, tags: Mapping[str, str])
 def _create_run(
     client: MlflowClient, experiment_id: str, tags: Mapping[str, str], name: str, start_time: int | None = None
 ) -> Run:
-    """Create a run found by its tags; if another process has made one meanwhile, that is the run."""
-    made = client.create_run(experiment_id, start_time, dict(tags), run_name=without_secrets(name))
-    found = _find_run(client, experiment_id, tags) or made
-    if found.info.run_id != made.info.run_id:
-        client.delete_run(made.info.run_id)
-    return found
+    """Create a run, or return the one that another process has created meanwhile, by its tags."""
+    created = client.create_run(experiment_id, start_time, dict(tags), run_name=without_secrets(name))
+    run = _find_run(client, experiment_id, tags) or created
+    if run.info.run_id != created.info.run_id:
+        client.delete_run(created.info.run_id)
+    return run
 
 
 def _record_models(client: MlflowClient, run: TrackedRun, record: MergeRecord) -> str | None:
@@ -192,7 +192,7 @@ def _record_models(client: MlflowClient, run: TrackedRun, record: MergeRecord) -
 def _record_scores(
     client: MlflowClient, parent: TrackedRun, model: EvaluatedModel, model_id: str, record: MergeRecord
 ) -> None:
-    """Record one model's scores as a run of its own beneath the merge's, tied to model and questions."""
+    """Record a model's scores as a child run of the merge's, linked to its LoggedModel and to the questions."""
     evaluations = [evaluation for evaluation, _ in model.scores]
     tags = {_PARENT_TAG: parent.run_id, EVALUATION_TAG: model.evaluated_as}
     child = _find_run(client, parent.experiment_id, tags)

@@ -1,4 +1,4 @@
-"""Merges looked up in an MLflow store: by plan, by run, or by a source they were made from."""
+"""Search an MLflow store for merges: by plan, by run, or by a source they were made from."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _PAGE = 500
 
 
 @dataclass(frozen=True)
-class RecordedMerge:
-    """A merge as its MLflow run tells of it."""
+class TrackedMerge:
+    """What the tags of a merge's MLflow run say of it."""
 
     run_id: str
     name: str
@@ -33,12 +33,12 @@ class RecordedMerge:
     status: str
     plan_digest: str
     verdict: str | None
-    """Against its parents; None: not compared."""
+    """Verdicts of the comparisons with its parents; None: not compared."""
     repo_id: str | None
     """On the Hub; None: not published."""
     commit: str | None
     flow_run_id: str | None
-    """Prefect's."""
+    """Of the Prefect flow run; None: merged without Prefect."""
     flow_run_url: str | None
     git_commit: str | None
     """Of the checkout that made it."""
@@ -46,7 +46,7 @@ class RecordedMerge:
     """Commit (or a local source's fingerprint) -> name."""
 
 
-def merges_of_plan(uri: str, plan_digest: str) -> tuple[RecordedMerge, ...]:
+def merges_of_plan(uri: str, plan_digest: str) -> tuple[TrackedMerge, ...]:
     """Return the runs of a plan, one per experiment that it was recorded in, newest first.
 
     Raises:
@@ -56,7 +56,7 @@ def merges_of_plan(uri: str, plan_digest: str) -> tuple[RecordedMerge, ...]:
     return _search(uri, f"tags.`{PLAN_TAG}` = '{plan_digest}'")
 
 
-def merges_of_source(uri: str, key: str) -> tuple[RecordedMerge, ...]:
+def merges_of_source(uri: str, key: str) -> tuple[TrackedMerge, ...]:
     """Return every recorded merge that used a source, newest first.
 
     Args:
@@ -70,8 +70,8 @@ def merges_of_source(uri: str, key: str) -> tuple[RecordedMerge, ...]:
     return _search(uri, f"tags.`{SOURCE_TAG}{key}` LIKE '%'")
 
 
-def merge_of_run(uri: str, run_id: str) -> tuple[RecordedMerge, bytes]:
-    """Return a merge by its run and the manifest kept there; a model's run stands for the merge it is beneath.
+def merge_of_run(uri: str, run_id: str) -> tuple[TrackedMerge, bytes]:
+    """Return a run's merge and its manifest; the id of an evaluated model's run stands for its parent run, the merge.
 
     Raises:
         InputError: There is no such run, or it is of no finished merge.
@@ -96,37 +96,37 @@ def merge_of_run(uri: str, run_id: str) -> tuple[RecordedMerge, bytes]:
                 manifest = Path(client.download_artifacts(run.info.run_id, MANIFEST_NAME, folder)).read_bytes()
         except (MlflowException, OSError):
             raise InputError(f"{run_id}: holds no {MANIFEST_NAME}; only a finished merge's run does.") from None
-        return _recorded(client, settings, run), manifest
+        return _tracked_merge(client, settings, run), manifest
 
 
-def _search(uri: str, condition: str) -> tuple[RecordedMerge, ...]:
+def _search(uri: str, condition: str) -> tuple[TrackedMerge, ...]:
     settings = TrackingSettings(uri, "")
     if not _exists(settings):
         return ()
     with opened_store(settings) as client:
         experiments = [str(experiment.experiment_id) for experiment in client.search_experiments()]
-        found: list[Run] = []
+        runs: list[Run] = []
         token: str | None = None
         while experiments:
             page = client.search_runs(
                 experiments, condition, max_results=_PAGE, order_by=["attributes.start_time DESC"], page_token=token
             )
-            found += page
+            runs += page
             token = page.token
             if not token:
                 break
-        return tuple(_recorded(client, settings, run) for run in found)
+        return tuple(_tracked_merge(client, settings, run) for run in runs)
 
 
 def _exists(settings: TrackingSettings) -> bool:
-    """Return whether there is anything to look into: looking makes no database."""
+    """Return whether the store exists: opening a SQLite store would create it."""
     return settings.database is None or settings.database.exists()
 
 
-def _recorded(client: MlflowClient, settings: TrackingSettings, run: Run) -> RecordedMerge:
+def _tracked_merge(client: MlflowClient, settings: TrackingSettings, run: Run) -> TrackedMerge:
     run_id, experiment_id, tags = str(run.info.run_id), str(run.info.experiment_id), run.data.tags
     prefix = len(SOURCE_TAG)
-    return RecordedMerge(
+    return TrackedMerge(
         run_id=run_id,
         name=str(run.info.run_name),
         experiment=str(client.get_experiment(experiment_id).name),

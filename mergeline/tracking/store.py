@@ -24,19 +24,19 @@ _SQLITE_PREFIX = "sqlite:///"
 _LOCK_SECONDS = 120
 
 PATIENCE_SECONDS = 60.0
-"""How long a server may hold up whoever writes to it; what is not written by then is written later."""
+"""How long a client waits for a server in all; what is not written by then is written later."""
 
 _WRONG_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND")
 _WRONG_REASONS = re.compile(
     r"file is not a database|unable to open database file|readonly database|out-of-date database schema"
     r"|failed with error code 4(0[134])|not in a valid JSON format|Invalid URL|No connection adapters"
 )
-"""What trying again cannot mend."""
+"""Errors that are the same on every attempt."""
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # MLflow's own 120 s and 7 retries keep a run waiting for minutes on a server that is not there.
+    # With MLflow's defaults, 120 s and 7 retries, a run waits for minutes for a server that is down.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     # MLflow would print the run's link, with any password in the address, to standard output.
@@ -63,17 +63,17 @@ class TrackingSettings:
 
     @property
     def artifacts(self) -> Path | None:
-        """The folder beside the database that holds the runs' files, or None when the store is a server.
+        """The folder beside the database for the runs' files, or None when the store is a server.
 
-        MLflow keeps its absolute path in the database, and nothing else that is particular to the machine.
+        Its absolute path is in MLflow's database; nothing else there depends on the machine.
         """
         return None if self.database is None else self.database.with_name(f"{self.database.stem}-artifacts")
 
     @property
     def address(self) -> str:
-        """The store as a message may name it: without user name and password."""
+        """The store's address without user name and password, fit for messages."""
         parts = urlsplit(self.uri)
-        # A SQLite file's address has no such part, and urlunsplit would drop its empty one.
+        # Of sqlite:///file, which has no such part, urlunsplit would drop two slashes.
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else self.uri
 
     @property
@@ -82,7 +82,7 @@ class TrackingSettings:
 
 
 def require_usable(settings: TrackingSettings) -> None:
-    """Raise :class:`TrackingInputError` unless the address is of a kind that can be written to."""
+    """Raise :class:`TrackingInputError` unless the store is a SQLite file or an MLflow server."""
     if settings.database is None and not settings.is_server:
         raise TrackingInputError(
             f"MLflow store {settings.address!r}: expected sqlite:///<file> or http(s)://<server>; another database "
@@ -92,18 +92,18 @@ def require_usable(settings: TrackingSettings) -> None:
 
 @contextmanager
 def opened_store(settings: TrackingSettings) -> Generator[MlflowClient, None, None]:
-    """Connect to the store, alone on it if it is a SQLite file.
+    """Connect to the store; a SQLite file is locked against other processes meanwhile.
 
     Args:
         settings: Which store.
 
     Yields:
-        A client that writes to it, for at most :data:`PATIENCE_SECONDS` and one request more if it is a server.
-        Whatever MLflow raises while it is in use becomes one line.
+        A client; of a server, it starts no request after :data:`PATIENCE_SECONDS`. What MLflow raises in the block is
+        raised as an error of ours, in one line.
 
     Raises:
         TrackingInputError: The store named cannot be used.
-        TrackingError: The store does not answer, is taken, or refuses a record.
+        TrackingError: The store does not answer, is locked by another process, or refuses a request.
         InputError: MLflow is not installed.
     """
     for name, value in _ENVIRONMENT.items():
@@ -117,17 +117,17 @@ def opened_store(settings: TrackingSettings) -> Generator[MlflowClient, None, No
     database = settings.database
     try:
         if database is None:
-            yield cast("MlflowClient", _Hurried(MlflowClient(settings.uri.rstrip("/")), settings))
+            yield cast("MlflowClient", _TimeLimited(MlflowClient(settings.uri.rstrip("/")), settings))
         else:
-            with _alone_on(database):
+            with _locked(database):
                 _initialise(database, settings)
                 yield MlflowClient(f"{_SQLITE_PREFIX}{database}")
     except (MlflowException, OSError, sqlite3.Error) as error:
         raise _explained(settings, error) from error
 
 
-class _Hurried:
-    """A client whose methods are there until its time is up: a slow server is given up between two requests."""
+class _TimeLimited:
+    """Client proxy that raises TrackingError for every call after PATIENCE_SECONDS."""
 
     def __init__(self, client: MlflowClient, settings: TrackingSettings) -> None:
         self._client, self._settings = client, settings
@@ -150,7 +150,7 @@ def artifact_location(settings: TrackingSettings) -> str | None:
 
 
 @contextmanager
-def _alone_on(database: Path) -> Generator[None, None, None]:
+def _locked(database: Path) -> Generator[None, None, None]:
     # MLflow migrates an empty database without any lock: of four processes that start at once, three crash.
     database.parent.mkdir(parents=True, exist_ok=True)
     path = database.with_name(f"{database.name}.lock")
@@ -163,14 +163,14 @@ def _alone_on(database: Path) -> Generator[None, None, None]:
 
 
 def _initialise(database: Path, settings: TrackingSettings) -> None:
-    # SQLAlchemy retries for minutes on a file that SQLite itself refuses at once.
+    # Opened with SQLite first, which refuses a wrong file at once: SQLAlchemy retries for minutes.
     with sqlite3.connect(database) as connection:
         is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     connection.close()
     if is_empty:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        # Built by hand because MlflowClient would point the default experiment at ./mlruns.
+        # MlflowClient would create the database with ./mlruns as the default experiment's folder.
         SqlAlchemyStore(f"{_SQLITE_PREFIX}{database}", artifact_location(settings))
 
 

@@ -1,4 +1,4 @@
-"""A merge as MLflow shows it: name, parameters, metrics, tags and files. Pure."""
+"""A merge's run in MLflow, computed without MLflow: name, parameters, metrics, tags and files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from mergeline.evaluation.results import Evaluation, EvaluationReport
 from mergeline.merge.manifest import MANIFEST_NAME
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.support.digests import digest
 from mergeline.tracking.record import MergeRecord, Scalar
 
@@ -24,7 +24,7 @@ _NAME_CHARACTERS = 24
 
 
 def run_name(name: str, method: str, parameters: Mapping[str, Scalar]) -> str:
-    """Return a name that says in what a merge differs from its siblings, e.g. ``marcoro slerp t=0.5``.
+    """Return a run's name, with the settings in which merges differ, e.g. ``marcoro slerp t=0.5``.
 
     Args:
         name: The pipeline's.
@@ -38,7 +38,7 @@ def run_name(name: str, method: str, parameters: Mapping[str, Scalar]) -> str:
 
 
 def merge_parameters(record: MergeRecord) -> dict[str, str]:
-    """Return what decides a merge's bytes, flat; sources are numbered from 1 in the manifest's order."""
+    """Return the settings that decide a merge's bytes; sources are numbered from 1 in the manifest's order."""
     manifest, parameters = record.manifest, record.parameters
     flat: dict[str, Scalar] = {"method": manifest.merge_method, "engine_version": manifest.engine_version}
     if dtype := manifest.recipe.get("out_dtype") or manifest.recipe.get("dtype"):
@@ -51,7 +51,7 @@ def merge_parameters(record: MergeRecord) -> dict[str, str]:
 
 
 def merge_tags(record: MergeRecord) -> dict[str, str]:
-    """Return what joins a run with the other records of its merge; see ``docs/lineage.md``."""
+    """Return the tags that link a run with plan, pipeline, sources and publication; see ``docs/lineage.md``."""
     manifest, published = record.manifest, record.publication
     tags = {PLAN_TAG: manifest.plan_digest, "mergeline.version": manifest.engine_version} | record.tags
     if record.pipeline_text is not None:
@@ -70,20 +70,20 @@ def version_tags(versions: Mapping[str, str]) -> dict[str, str]:
     return {f"version.{package}": version for package, version in versions.items()}
 
 
-def source_key(source: SourceRecord) -> str:
-    """Return what identifies a source wherever it is called what: its commit, or a local one's fingerprint."""
+def source_key(source: SourceIdentity) -> str:
+    """Return what identifies a source under any name: its commit, or the fingerprint of a local source."""
     return source.commit or source.fingerprint[:40]
 
 
 def evaluation_parameters(evaluation: Evaluation, role: str) -> dict[str, str]:
-    """Return what, besides the lm-eval task, decides a model's scores; equal names for all, so that runs compare."""
+    """Return the settings that decide a model's scores, without the lm-eval task; the same keys for every task."""
     flat = {"model": evaluation.label, "role": role} | asdict(_portable_evaluation(evaluation).settings)
     del flat["task"]
     return {name: str(value) for name, value in flat.items() if value is not None}
 
 
 def evaluation_metrics(evaluation: Evaluation, report: EvaluationReport) -> dict[str, float]:
-    """Return one model's score, whole and broken down; the same names on every run."""
+    """Return a model's accuracy, overall and by group; the same keys for every model."""
     task = legal_key(evaluation.settings.task)
     metrics = {
         f"{task}/acc": evaluation.accuracy,
@@ -92,7 +92,7 @@ def evaluation_metrics(evaluation: Evaluation, report: EvaluationReport) -> dict
         f"{task}/seconds": evaluation.elapsed_seconds,
     }
     for breakdown in report.breakdowns:
-        for group in breakdown.groups:
+        for group in breakdown.slices:
             key = legal_key(f"{task}/acc.{breakdown.column}.{_slug(group.value)}")
             for score in group.scores:
                 if score.label == evaluation.label:
@@ -151,12 +151,12 @@ def files(record: MergeRecord) -> dict[str, str]:
 
 
 def evaluation_file(report: EvaluationReport) -> str:
-    """Return where a run keeps the merge's answers to one lm-eval task."""
+    """Return the path of the merge's answers to an lm-eval task among its run's files."""
     return f"{evaluation_folder(report)}/{short_names(report)[report.merge.label]}.json"
 
 
 def evaluation_folder(report: EvaluationReport) -> str:
-    """Return where a run keeps all there is of one lm-eval task."""
+    """Return a run's folder for an lm-eval task."""
     return f"evaluation/{_slug(report.merge.settings.task)}"
 
 
@@ -166,7 +166,7 @@ def short_names(report: EvaluationReport) -> dict[str, str]:
 
 
 def short_labels(labels: Iterable[str]) -> dict[str, str]:
-    """Return label -> a name fit for a metric key and a file: the last part of the label where that is unique."""
+    """Return label -> name in metric keys and files: the label's last part if unique, else all of it."""
     last_parts = {label: _slug(label.rstrip("/").rpartition("/")[2]) for label in labels}
     uses = Counter(last_parts.values())
     return {
@@ -176,7 +176,7 @@ def short_labels(labels: Iterable[str]) -> dict[str, str]:
 
 
 def legal_key(name: str) -> str:
-    """Return ``name`` as MLflow accepts it: lm-eval's ``acc,none`` becomes ``acc``, anything else illegal ``-``."""
+    """Return ``name`` as MLflow accepts it: ``acc,none`` becomes ``acc``; other illegal characters become ``-``."""
     return re.sub(r"[^\w/.: -]", "-", name.removesuffix(",none")).strip("/") or "-"
 
 
@@ -186,7 +186,7 @@ def _short(value: Scalar) -> str:
 
 
 def portable(location: str) -> str:
-    """Shorten an absolute path to its name: it says where one machine keeps a file, and often whose machine it is."""
+    """Shorten an absolute path to its last part: the rest means nothing elsewhere, and may contain a user's name."""
     is_elsewhere = PurePath(location).is_absolute() or location.startswith("~")
     return PurePath(location).name if is_elsewhere else location
 

@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from deployments.foreign_pages import HOSTS
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from deployments.programs import answers
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, PATIENCE_MS
 from tests.servers.stack import ROOT, START_SECONDS, unused_port, wait_until

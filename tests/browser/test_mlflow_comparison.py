@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from deployments.local.demo import TOKEN, fill
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.tracking.runs import TrackedRun
 from mergeline.tracking.store import TrackingSettings
 from tests.builders.merge_family import record_family

@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, TaskRun
 
 from deployments.local.demo import TOKEN
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from flows.merge_and_evaluate import merge_and_evaluate
 from mergeline.cli.command_line import main
 from mergeline.pipeline.run import PipelineResult

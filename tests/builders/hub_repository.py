@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from mergeline.errors import MergelineError
 from mergeline.sources.hub import Hub, Upload
 

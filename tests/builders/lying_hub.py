@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
 from mergeline.errors import HubError, MergelineError
 from mergeline.sources.hub import Hub, Upload
 

@@ -9,7 +9,7 @@ from typing import Any
 from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
 from mergeline.merge.manifest import Manifest
 from mergeline.publish.publication import Publication
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.record import MergeRecord
 from mergeline.tracking.runs import TrackedRun, open_run, record_merge
 from mergeline.tracking.store import TrackingSettings
@@ -26,7 +26,7 @@ PARENTS = ("mergeline-demo/compass", "mergeline-demo/clock")
 
 def manifest(**changes: Any) -> Manifest:
     sources = tuple(
-        SourceRecord(label=repo, repo_id=repo, commit=commit * 20, license="mit", files=(), fingerprint="f")
+        SourceIdentity(label=repo, repo_id=repo, commit=commit * 20, license="mit", files=(), fingerprint="f")
         for repo, commit in zip(PARENTS, ("c0", "c1"), strict=True)
     )
     record = Manifest(

@@ -1,4 +1,4 @@
-"""Everything that ``mergeline up`` starts, what the deployments do there, and what is left afterwards: nothing."""
+"""``mergeline up``: the programs it starts, the deployments there, and an end that leaves no process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def notified() -> Iterator[Listener]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, notified: Listener) -> Iterator[Stack]:
-    """Everything there is, watching one pipeline."""
+    """``mergeline up`` with all options, watching a pipeline."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "configs" / "pipelines").mkdir(parents=True)
     pipeline = {"name": "watched", "recipe": EXAMPLE_RECIPE, **yaml.safe_load(QUICK)}
@@ -99,7 +99,7 @@ def test_every_address_printed_answers_on_this_machine_alone(stack: Stack) -> No
         assert re.match(r"http://127\.0\.0\.1:\d+", address)
         with urlopen(address.partition("#")[0], timeout=30) as answer:
             assert answer.status == 200
-    # The pages call the API where the server really is.
+    # The pages call the API at the server's own port.
     with urlopen(f"{stack.pages['prefect']}/ui-settings", timeout=30) as answer:
         assert f'"api_url":"{stack.pages["prefect"]}/api"' in answer.read().decode()
     listening = {
@@ -131,7 +131,7 @@ def status(address: str, body: bytes | None = None, **headers: str) -> int:
 def test_every_server_refuses_other_sites_pages(stack: Stack, program: str, path: str, body: bytes) -> None:
     address = f"{re.findall('http://[^/]+', stack.pages[program])[0]}/{path}"
     assert status(address, body) == 200
-    # MLflow's own choice of hosts would let in the second.
+    # By default MLflow would accept the second.
     for host in ("evil.example", "10.evil.example", "192.168.evil.example:80"):
         assert status(address, body, Host=host) == 403, host
     for origin in ("http://evil.example", "null"):
@@ -139,7 +139,9 @@ def test_every_server_refuses_other_sites_pages(stack: Stack, program: str, path
 
 
 def test_deployments_are_those_of_the_file(stack: Stack) -> None:
-    described = {each["name"]: each for each in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]}
+    described = {
+        deployment["name"]: deployment for deployment in yaml.safe_load(DEPLOYMENTS.read_text())["deployments"]
+    }
     for name in deployment_names():
         there, asked = stack.deployment(name), described[name]
         assert there["entrypoint"] == asked["entrypoint"]
@@ -179,15 +181,18 @@ def test_deploying_again_keeps_what_people_have_set(stack: Stack, notified: List
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    schedules = {each["schedule"]["cron"]: each for each in stack.deployment("watch-sources")["schedules"]}
-    assert {cron: each["active"] for cron, each in schedules.items()} == {"*/15 * * * *": True, "0 0 1 1 *": True}
+    schedules = {schedule["schedule"]["cron"]: schedule for schedule in stack.deployment("watch-sources")["schedules"]}
+    assert {cron: schedule["active"] for cron, schedule in schedules.items()} == {
+        "*/15 * * * *": True,
+        "0 0 1 1 *": True,
+    }
     assert schedules["0 0 1 1 *"]["parameters"] == added["parameters"]
-    for each in schedules.values():
-        stack.ask(f"{path}/{each['id']}", {"active": False}, "PATCH")
+    for schedule in schedules.values():
+        stack.ask(f"{path}/{schedule['id']}", {"active": False}, "PATCH")
 
 
 def test_a_new_commit_starts_the_merge_that_depends_on_it_once(stack: Stack) -> None:
-    # The first look takes note.
+    # The first run only notes the commits.
     first = stack.run("watch-sources")
     stack.wait_for_state(first, "Completed")
     assert stack.runs("merge-and-evaluate") == []
@@ -205,7 +210,7 @@ def test_a_new_commit_starts_the_merge_that_depends_on_it_once(stack: Stack) -> 
     assert call_webhook(stack, discussion, SECRET) == (200, None)
     status, run = call_webhook(stack, event, SECRET)
     assert status == 202
-    # The Hub sends an event again when it has had no answer.
+    # The Hub sends an event again when there was no answer.
     assert call_webhook(stack, event, SECRET) == (202, run)
     assert run is not None
     stack.wait_for_state(run, "Completed")
@@ -240,13 +245,13 @@ def test_a_mistake_is_refused_at_once_and_told(stack: Stack, notified: Listener)
     sentence = "recipe:8: dtpe: unknown key. Did you mean `dtype`?"
     assert state["message"] == f"Flow run encountered an exception: RecipeError: {sentence}"
     assert stack.ask(f"flow_runs/{run}")["total_run_time"] < 5
-    told = wait_until(lambda: [each for each in notified.received if "mistaken" in each["text"]], "notification")
-    assert told[0]["subject"] == "A run failed"
-    assert sentence in told[0]["text"]
+    messages = wait_until(lambda: [sent for sent in notified.received if "mistaken" in sent["text"]], "notification")
+    assert messages[0]["subject"] == "A run failed"
+    assert sentence in messages[0]["text"]
 
 
 def test_cancelling_stops_within_seconds_and_a_second_run_goes_on_from_there(stack: Stack) -> None:
-    # Some 20 s of arithmetic; holes instead of weights take no space.
+    # Some 20 s of arithmetic; sparse files take no space on disk.
     shape = ModelShape(layers=6, hidden=2048, intermediate=5632, heads=16, key_value_heads=4, vocabulary=1000)
     sources = [stack.folder / name for name in ("origin", "left", "right")]
     for source in sources:
@@ -261,14 +266,14 @@ def test_cancelling_stops_within_seconds_and_a_second_run_goes_on_from_there(sta
     assert time.monotonic() - started < 20
     finished = finished_tensors(stack)
 
-    # Stopped in its turn by the next test, which interrupts everything in the middle of this.
+    # The next test interrupts everything in the middle of this run.
     stack.run("merge-model", **fields)
     wait_until(lambda: len(finished_tensors(stack)) > len(finished), "further tensors")
     assert finished_tensors(stack)[: len(finished)] == finished
 
 
 def finished_tensors(stack: Stack) -> list[str]:
-    """Return what the journals of unfinished merges say of finished tensors, in the order in which they were."""
+    """Return the finished tensors in the journals of unfinished merges, in the order in which they were finished."""
     journals = (stack.folder / "state" / "merges").glob(".slow-*.partial/.*.journal")
     return [line for journal in journals for line in journal.read_text().splitlines()[1:]]
 
@@ -282,7 +287,7 @@ def flow_processes(stack: Stack) -> list[psutil.Process]:
 def test_an_interruption_in_the_middle_of_a_run_leaves_no_process(stack: Stack) -> None:
     family = psutil.Process(stack.process.pid).children(recursive=True)
     names = {argument for process in family for argument in process.cmdline()}
-    servers = {"deployments.local.hub", "deployments.prefect_server", "mlflow", "deployments.webhook"}
+    servers = {"deployments.loopback_hub", "deployments.prefect_server", "mlflow", "deployments.webhook"}
     assert servers | {"cpu", "gpu"} <= names
     ports = [int(re.findall(r":(\d+)", address)[0]) for address in stack.pages.values()]
     stack.process.send_signal(signal.SIGINT)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local.demo import TOKEN
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from deployments.programs import answers
 from mergeline.cli.command_line import _parser
 from tests.servers.postgres import PostgresCluster, programs

@@ -10,7 +10,7 @@ from mergeline.evaluation.report.html_report import render_report
 from mergeline.evaluation.results import Sample
 from mergeline.merge.geometry import TensorGeometry
 from mergeline.merge.manifest import Manifest
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 
 compare_with_parents = partial(comparison.compare_with_parents, margin=0.02)
 
@@ -59,8 +59,8 @@ SAMPLES = (
 MANIFEST = Manifest(
     plan_digest="ab" * 32, merge_method="slerp", recipe={}, shards=(), other_files=(), parameter_count=89_280, notes=(),
     sources=(
-        SourceRecord("owner/left", "owner/left", "c" * 40, "mit", (), "f"),
-        SourceRecord("/home/somebody/right", None, None, None, (), "f"),
+        SourceIdentity("owner/left", "owner/left", "c" * 40, "mit", (), "f"),
+        SourceIdentity("/home/somebody/right", None, None, None, (), "f"),
     ),
     engine_version="0.1.0", numerics_version=1, versions={}, created_at="2026-01-01T00:00:00+00:00",
 )  # fmt: skip

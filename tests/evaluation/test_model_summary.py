@@ -76,7 +76,7 @@ def test_a_perfectly_sure_and_wrong_model_has_the_largest_error(made_up):
 def test_breakdown_counts_and_intervals(made_up):
     columns = [{"relation": "left"}] * 6 + [{"relation": "right"}] * 4
     model = made_up("model", [0] * 10, [0] * 3 + [1] * 3 + [0] * 4, columns=columns)
-    left, right = break_down([model], "relation").groups
+    left, right = break_down([model], "relation").slices
     assert (left.value, left.n_questions, left.scores[0].correct) == ("left", 6, 3)
     assert (right.value, right.n_questions, right.scores[0].accuracy) == ("right", 4, 1.0)
     expected = wilson_interval(3, 6)

@@ -21,7 +21,7 @@ import torch
 from huggingface_hub import HfApi
 
 from deployments.local.demo import TOKEN, environment, fill
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.evaluation.questions.directions import DEMONSTRATION_SEED, make_questions
 from mergeline.plan.plan_file import PLAN_NAME, read_plan
 from tests.builders.tiny_checkpoints import make_mistral

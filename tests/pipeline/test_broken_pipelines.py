@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from deployments.local.demo import TOKEN
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.cli.command_line import main
 from tests.builders.tiny_checkpoints import make_mistral
 

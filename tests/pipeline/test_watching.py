@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from deployments.local.demo import TOKEN
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.errors import OutputError
 from mergeline.pipeline.language import LoadedPipeline, load_pipeline
 from mergeline.pipeline.watching import look, moving_sources

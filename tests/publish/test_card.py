@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from mergeline.evaluation.results import Answer, Comparison, Evaluation, EvaluationReport, EvaluationSettings, Sample
 from mergeline.merge.manifest import Manifest
 from mergeline.publish.card import render_card
-from mergeline.sources.identity import FileRecord, SourceRecord
+from mergeline.sources.identity import FileDigest, SourceIdentity
 from mergeline.support.markdown import code_block, code_span, escape_markdown
 
 NAME = "mergeline-demo/merged"
@@ -28,21 +28,21 @@ base_model: mergeline-demo/compass
 
 def source(
     label: str, repo_id: str | None = None, commit: str | None = None, declared: str | None = None
-) -> SourceRecord:
-    return SourceRecord(label, repo_id, commit, declared, (FileRecord("model.safetensors", 8, "0" * 64),), "f" * 64)
+) -> SourceIdentity:
+    return SourceIdentity(label, repo_id, commit, declared, (FileDigest("model.safetensors", 8, "0" * 64),), "f" * 64)
 
 
 COMPASS = source("mergeline-demo/compass@v1", "mergeline-demo/compass", "c" * 40, "apache-2.0")
 CLOCK = source("/home/somebody/models/clock", declared="mit")
 
 
-def manifest(*sources: SourceRecord, notes: tuple[str, ...] = (), links: dict[str, str] | None = None) -> Manifest:
+def manifest(*sources: SourceIdentity, notes: tuple[str, ...] = (), links: dict[str, str] | None = None) -> Manifest:
     return Manifest(
         plan_digest="ab" * 32,
         merge_method="slerp",
         recipe={},
         sources=sources or (COMPASS, CLOCK),
-        shards=(FileRecord("model.safetensors", 8, "0" * 64),),
+        shards=(FileDigest("model.safetensors", 8, "0" * 64),),
         other_files=(),
         parameter_count=89_280,
         notes=notes,

@@ -1,4 +1,4 @@
-"""Publishing a merge to the local Hub: one commit, never twice, nothing that should stay at home."""
+"""Publishing a merge on the loopback Hub: one commit, never twice, and no file that must not be published."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
 from mergeline.errors import HubError, OutputError, RepositoryError, TransientHubError, VerificationError
 from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.publish.publication import Publication, publish_directory
@@ -155,7 +155,7 @@ def test_a_hub_that_keeps_refusing_the_commit(hub: Hub, local_hub: LocalHub, mer
 
 
 def when_committing(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
-    """Do something in the moment between staging and the first commit."""
+    """Call a function between staging and the first commit."""
     commit, waiting = Hub.commit, [do]
 
     def commit_later(self: Hub, *args: object, **options: object) -> str | None:

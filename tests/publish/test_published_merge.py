@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from mergeline.cli.command_line import main
 from mergeline.errors import InputError, VerificationError
 from mergeline.merge.manifest import read_manifest
@@ -75,7 +75,7 @@ def test_a_published_merge_that_was_tampered_with_is_found(
     )
     assert len(lines) == 2
     assert "config.json has" in lines[1]
-    # The commit that was published is what it was.
+    # The commit that was published has not changed.
     published = hub.commits(REPOSITORY)[2].commit
     assert main(["verify", f"{REPOSITORY}@{published}"]) == 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from mergeline.sources import hub_failures
 from mergeline.sources.hub import Hub
 from tests.builders.lying_hub import Stranger

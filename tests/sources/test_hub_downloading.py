@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.hub import Fault, LocalHub
+from deployments.loopback_hub import Fault, LocalHub
 from mergeline.errors import HubError, TransientHubError
 from mergeline.sources.hub import Hub
 from tests.builders.hub_repository import FILES, REPOSITORY, WEIGHTS, only_line, publish, stored

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import Fault, LocalHub
+from deployments.loopback_hub import Fault, LocalHub
 from mergeline.errors import HubError, InputError, RepositoryError, TransientHubError
 from mergeline.sources import hub_failures
 from mergeline.sources.hub import Hub

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from deployments.local.hub import Fault, LocalHub
+from deployments.loopback_hub import Fault, LocalHub
 from mergeline.errors import HubError, RepositoryError
 from mergeline.sources.hub import Hub, PinnedRepository, RemoteFile
 from tests.builders.hub_repository import FILES, REPOSITORY, WEIGHTS, publish

@@ -8,7 +8,7 @@ import sys
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from mergeline.errors import RepositoryError
 from mergeline.sources.hub import Hub, PinnedRepository, RemoteFile
 from tests.builders.hub_repository import FILES, REPOSITORY, WEIGHTS, publish

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.hub import Fault, LocalHub
+from deployments.loopback_hub import Fault, LocalHub
 from mergeline.errors import HubError, RepositoryError
 from mergeline.sources.hub import Hub
 from tests.builders.lying_hub import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.hub import LOCAL_TOKEN, Fault, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, Fault, LocalHub
 from mergeline.errors import MergelineError
 from mergeline.sources.hub import Hub
 from mergeline.sources.hub_transport import guarded
@@ -45,7 +45,7 @@ def test_a_list_continues_only_as_a_list_at_the_same_origin(address: str, hub: H
 
 
 def test_a_list_of_several_pages_is_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.local.hub.files._PAGE_ENTRIES", 2)
+    monkeypatch.setattr("deployments.loopback_hub.files._PAGE_ENTRIES", 2)
     publish(hub)
     assert {file.path for file in hub.resolve(REPOSITORY).files} == {*FILES, ".gitattributes"}
 

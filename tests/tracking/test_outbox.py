@@ -1,4 +1,4 @@
-"""Records that MLflow cannot take now: kept whole, sent later, once."""
+"""Records that MLflow cannot receive now: kept on disk, and sent later, once."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_two_replays_at_once_send_a_record_once(settings: TrackingSettings) -> N
         thread.start()
     for thread in threads:
         thread.join()
-    assert len([each for each in results if each.run is not None]) == 1
+    assert len([result for result in results if result.run is not None]) == 1
     assert waiting_records() == []
     assert len(everything(settings)) == 1 + 3
 
@@ -104,7 +104,7 @@ def test_two_replays_at_once_send_a_record_once(settings: TrackingSettings) -> N
 def test_a_server_killed_while_it_is_told_gets_the_rest_once(mlflow_server: MlflowServer) -> None:
     settings = TrackingSettings(mlflow_server.url, "killed")
     open_run(settings, plan_digest=PLAN, name="walker t=0.5")
-    # So many files, that the server is gone long before the last.
+    # Enough files for the server to be stopped long before the last.
     record = merge_record(pages={f"page-{number}.txt": "text" for number in range(60)})
     path = keep_record(settings, record)
     watcher = threading.Thread(target=_kill_once_told, args=(mlflow_server, settings))

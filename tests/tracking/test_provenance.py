@@ -1,4 +1,4 @@
-"""Where a merge on disk comes from, and what cannot be said of it; ``main_flow`` follows the whole chain."""
+"""The provenance of a merge on disk, and its remarks; ``main_flow`` follows the whole chain."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def lineage(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def test_a_server_elsewhere_is_shown_and_not_asked(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = lineage(capsys, str(merged))
-    assert found["plan_digest"] == PLAN
-    assert found["links"]["mlflow_run_id"] == RUN
-    assert found["mlflow_run"] is None
-    (remark,) = found["remarks"]
-    # Asked, it would not answer.
+    provenance = lineage(capsys, str(merged))
+    assert provenance["plan_digest"] == PLAN
+    assert provenance["links"]["mlflow_run_id"] == RUN
+    assert provenance["mlflow_run"] is None
+    (remark,) = provenance["remarks"]
+    # The server does not exist: had it been asked, there would be another remark.
     assert remark.endswith("has no run of this plan; to look into http://mlflow.example, name it with --tracking-uri.")
     assert main(["lineage", str(merged)]) == 0
     assert f"MLflow run    {RUN} (the model says so; not looked up)" in capsys.readouterr().out
-    # Looking makes no database.
+    # Nothing creates the database.
     assert not (merged.parents[1] / "mlflow").exists()
 
 
@@ -54,10 +54,10 @@ def test_the_users_own_store_is_asked(
     merged: Path, settings: TrackingSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = record_merge(settings, merge_record())
-    found = lineage(capsys, str(merged), "--tracking-uri", settings.uri)
-    assert found["mlflow_run"]["run_id"] == run.run_id
-    assert (found["repo_id"], found["commit"]) == ("mergeline-demo/walker", "d" * 40)
-    assert found["remarks"] == []
+    provenance = lineage(capsys, str(merged), "--tracking-uri", settings.uri)
+    assert provenance["mlflow_run"]["run_id"] == run.run_id
+    assert (provenance["repo_id"], provenance["commit"]) == ("mergeline-demo/walker", "d" * 40)
+    assert provenance["remarks"] == []
     users = lineage(capsys, "c0" * 20, "--used-by", "--tracking-uri", settings.uri)
     assert [user["mlflow_run"]["run_id"] for user in users] == [run.run_id]
     assert lineage(capsys, "cc" * 20, "--used-by", "--tracking-uri", settings.uri) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.runs import fail_run, open_run
 from mergeline.tracking.store import TrackingSettings
 from tests.builders.tracking_records import (
@@ -28,10 +28,10 @@ from tests.builders.tracking_records import (
 
 def test_a_run_tells_what_was_merged_and_how_it_did(settings: TrackingSettings) -> None:
     run = track(settings)
-    found = client_of(settings).get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.info.run_name == "walker t=0.5"
-    assert found.data.params == {
+    recorded = client_of(settings).get_run(run.run_id)
+    assert recorded.info.status == "FINISHED"
+    assert recorded.info.run_name == "walker t=0.5"
+    assert recorded.data.params == {
         "method": "slerp",
         "engine_version": "0.1.0",
         "dtype": "bfloat16",
@@ -42,14 +42,14 @@ def test_a_run_tells_what_was_merged_and_how_it_did(settings: TrackingSettings) 
         "t": "0.5",
         "t.self_attn": "[0, 0.5, 1]",
     }
-    metrics = found.data.metrics
+    metrics = recorded.data.metrics
     assert metrics["merge/seconds"] == 12.5
     assert metrics["merge/bytes"] == 2000
     assert metrics["spartqa_train/acc"] == 0.75
     assert metrics["spartqa_train/acc_stderr"] == 0.25
     assert metrics["spartqa_train/difference.compass"] == 0.25
     assert metrics["spartqa_train/difference_low.clock"] == -0.1
-    tags = found.data.tags
+    tags = recorded.data.tags
     assert tags["mergeline.plan_digest"] == PLAN
     assert tags["prefect.flow_run_id"] == "flow-1"
     assert tags["hf.commit"] == "d" * 40
@@ -60,14 +60,14 @@ def test_a_run_tells_what_was_merged_and_how_it_did(settings: TrackingSettings) 
 
 def test_every_evaluated_model_has_a_child_run_with_the_same_metric_names(settings: TrackingSettings) -> None:
     run = track(settings)
-    found = {child.info.run_name: child for child in children(settings, run)}
-    assert {name: child.data.metrics["spartqa_train/acc"] for name, child in found.items()} == {
+    child_runs = {child.info.run_name: child for child in children(settings, run)}
+    assert {name: child.data.metrics["spartqa_train/acc"] for name, child in child_runs.items()} == {
         "mergeline-demo/compass": 0.5,
         "mergeline-demo/clock": 0.5,
         "walker t=0.5": 0.75,
     }
     parent_metrics = client_of(settings).get_run(run.run_id).data.metrics
-    for name, child in found.items():
+    for name, child in child_runs.items():
         assert set(child.data.metrics) <= set(parent_metrics)
         assert child.info.status == "FINISHED"
         assert child.info.end_time - child.info.start_time == 2000
@@ -125,9 +125,9 @@ def test_lm_eval_tasks_share_one_child_per_model(settings: TrackingSettings, tmp
         references=tuple(of_task(reference, "spartqa_hard") for reference in report().references),
     )
     run = track(settings, reports=(report(), other))
-    found = children(settings, run)
-    assert len(found) == 3
-    for child in found:
+    child_runs = children(settings, run)
+    assert len(child_runs) == 3
+    for child in child_runs:
         assert {"spartqa_train/acc", "spartqa_hard/acc"} <= set(child.data.metrics)
         assert child.info.end_time - child.info.start_time == 4000
     texts = artifact_texts(settings, run, tmp_path / "download")
@@ -137,13 +137,13 @@ def test_lm_eval_tasks_share_one_child_per_model(settings: TrackingSettings, tmp
 def test_a_failed_run_says_why_until_it_is_tried_again(settings: TrackingSettings) -> None:
     run = open_run(settings, plan_digest=PLAN, name="walker")
     fail_run(run, settings, "The Hub refused model-00002.")
-    found = client_of(settings).get_run(run.run_id)
-    assert found.info.status == "FAILED"
-    assert found.data.tags["mergeline.failure"] == "The Hub refused model-00002."
+    recorded = client_of(settings).get_run(run.run_id)
+    assert recorded.info.status == "FAILED"
+    assert recorded.data.tags["mergeline.failure"] == "The Hub refused model-00002."
     open_run(settings, plan_digest=PLAN, name="walker")
-    found = client_of(settings).get_run(run.run_id)
-    assert found.info.status == "RUNNING"
-    assert "mergeline.failure" not in found.data.tags
+    recorded = client_of(settings).get_run(run.run_id)
+    assert recorded.info.status == "RUNNING"
+    assert "mergeline.failure" not in recorded.data.tags
 
 
 def test_keys_that_mlflow_refuses_are_made_legal(settings: TrackingSettings) -> None:
@@ -185,9 +185,9 @@ def test_nothing_private_is_recorded(settings: TrackingSettings, monkeypatch: py
     for variable in ("LOGNAME", "USER", "USERNAME"):
         monkeypatch.setenv(variable, "ada.lovelace")
     monkeypatch.setenv("HOME", "/home/ada.lovelace")
-    # MLflow would take the program that runs for a run's source.
+    # By default MLflow records the running program as a run's source.
     monkeypatch.setattr(sys, "argv", ["/opt/of-this-machine/bin/mergeline"])
-    local = SourceRecord("/home/ada.lovelace/models/compass", None, None, None, (), "f")
+    local = SourceIdentity("/home/ada.lovelace/models/compass", None, None, None, (), "f")
     run = track(
         settings,
         recipe_text=f"base_model: /home/ada.lovelace/models/compass  # {token}\n",
@@ -201,7 +201,7 @@ def test_nothing_private_is_recorded(settings: TrackingSettings, monkeypatch: py
     stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for private in (token, password, "ada.lovelace", "/srv/private", "of-this-machine", str(Path.cwd())):
         assert private.encode() not in stored, private
-    found = client_of(settings).get_run(run.run_id)
-    assert found.data.params["source.1"] == "compass"
-    assert found.data.params["command"] == "~/bin/mergeline --token ***"
-    assert {"mlflow.user", "mlflow.source.name"}.isdisjoint(found.data.tags)
+    recorded = client_of(settings).get_run(run.run_id)
+    assert recorded.data.params["source.1"] == "compass"
+    assert recorded.data.params["command"] == "~/bin/mergeline --token ***"
+    assert {"mlflow.user", "mlflow.source.name"}.isdisjoint(recorded.data.tags)

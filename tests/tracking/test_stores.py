@@ -1,4 +1,4 @@
-"""Where MLflow keeps runs: a file that several open at once, a server, and what is neither."""
+"""Stores of MLflow: a SQLite file that several processes open at once, a server, and addresses that are neither."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mergeline.evaluation.compare import comparison
 from mergeline.publish.publication import Publication
-from mergeline.sources.identity import SourceRecord
+from mergeline.sources.identity import SourceIdentity
 from mergeline.tracking.runs import TrackedRun, record_merge
 from mergeline.tracking.store import TrackingSettings
 from tests.builders.tracking_records import HUB, PARENTS, answering, client_of, manifest, merge_record
@@ -38,27 +38,27 @@ def champion(settings: TrackingSettings) -> str | None:
 
 
 def models(settings: TrackingSettings, run: TrackedRun) -> dict[str, Any]:
-    found = client_of(settings).search_logged_models([run.experiment_id])
-    assert len({model.name for model in found}) == len(found)
-    return {model.name: model for model in found}
+    logged = client_of(settings).search_logged_models([run.experiment_id])
+    assert len({model.name for model in logged}) == len(logged)
+    return {model.name: model for model in logged}
 
 
 def test_parents_are_logged_once_for_all_merges_of_a_family(settings: TrackingSettings) -> None:
     first, second = merge(settings, 1, 90), merge(settings, 2, 80)
-    found = models(settings, second)
-    assert set(found) == {"mergeline-demo-compass", "mergeline-demo-clock", "walker-1", "walker-2"}
-    compass = found["mergeline-demo-compass"]
+    logged = models(settings, second)
+    assert set(logged) == {"mergeline-demo-compass", "mergeline-demo-clock", "walker-1", "walker-2"}
+    compass = logged["mergeline-demo-compass"]
     assert compass.tags["hf.repo"] == "mergeline-demo/compass"
     assert compass.tags["hf.commit"] == "c0" * 20
     assert compass.tags["hf.url"] == f"{HUB}/mergeline-demo/compass/tree/{'c0' * 20}"
-    assert found["walker-1"].source_run_id == first.run_id
-    assert found["walker-1"].params["t"] == "0.5"
+    assert logged["walker-1"].source_run_id == first.run_id
+    assert logged["walker-1"].params["t"] == "0.5"
     client = client_of(settings)
     for run, name in ((first, "walker-1"), (second, "walker-2")):
         linked = client.get_run(run.run_id)
-        parents = {found[f"mergeline-demo-{parent}"].model_id for parent in ("compass", "clock")}
+        parents = {logged[f"mergeline-demo-{parent}"].model_id for parent in ("compass", "clock")}
         assert {model.model_id for model in linked.inputs.model_inputs} == parents
-        assert [model.model_id for model in linked.outputs.model_outputs] == [found[name].model_id]
+        assert [model.model_id for model in linked.outputs.model_outputs] == [logged[name].model_id]
 
 
 def test_scores_hang_on_model_and_questions(settings: TrackingSettings) -> None:
@@ -82,8 +82,8 @@ def test_scores_hang_on_model_and_questions(settings: TrackingSettings) -> None:
     assert scores == {"walker-1": [0.9], "mergeline-demo-compass": [0.4], "mergeline-demo-clock": [0.4]}
     children = client.search_runs([run.experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
     assert len(children) == 3
-    for each in [*children, client.get_run(run.run_id)]:
-        (asked,) = each.inputs.dataset_inputs
+    for merge_or_child in [*children, client.get_run(run.run_id)]:
+        (asked,) = merge_or_child.inputs.dataset_inputs
         assert (asked.dataset.name, asked.dataset.digest) == ("questions.jsonl", ("b2" * 32)[:36])
         assert [(tag.key, tag.value) for tag in asked.tags] == [("mlflow.data.context", "evaluation")]
 
@@ -133,7 +133,7 @@ def test_a_champion_on_other_questions_keeps_its_title(settings: TrackingSetting
 
 
 def test_a_base_beside_the_parents_is_known_by_its_commit(settings: TrackingSettings) -> None:
-    base = SourceRecord("mergeline-demo/base", "mergeline-demo/base", "ba" * 20, None, (), "f")
+    base = SourceIdentity("mergeline-demo/base", "mergeline-demo/base", "ba" * 20, None, (), "f")
     report = compare_with_parents(
         answering("walker-1", 90), [answering(label, 40) for label in PARENTS], answering("mergeline-demo/base", 20)
     )

@@ -59,7 +59,7 @@ def server(postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def recorded(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> TrackingSettings:
-    """Two pipelines' merges, told at the same time by two processes that know nothing of each other."""
+    """Two pipelines' merges, recorded at the same time by two processes."""
     private = {"HF_TOKEN": TOKEN, "LOGNAME": USER, "USER": USER, "USERNAME": USER, "HOME": f"/home/{USER}"}
     processes = [
         subprocess.Popen(
@@ -99,8 +99,8 @@ def test_nothing_is_lost_and_nothing_mixed(recorded: TrackingSettings, tmp_path:
             assert run.data.metrics["spartqa_train/acc"] == t / 10
             assert run.data.tags["prefect.flow_run_id"] == f"flow {pipeline}"
             assert run.data.tags["hf.repo"] == f"ours/{pipeline}"
-            children = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == run.info.run_id]
-            assert sorted(each.data.metrics["spartqa_train/acc"] for each in children) == sorted([0.5, 0.5, t / 10])
+            children = [child for child in runs if child.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+            assert sorted(child.data.metrics["spartqa_train/acc"] for child in children) == sorted([0.5, 0.5, t / 10])
             assert models(client, [model.model_id for model in run.inputs.model_inputs]) == {
                 "mergeline-demo/compass",
                 "mergeline-demo/clock",

@@ -32,7 +32,7 @@ def break_down(evaluations: Sequence[Evaluation], column: str) -> Breakdown:
     by_size = sorted(groups[-1].items(), key=lambda item: (-len(item[1]), item[0]))
     return Breakdown(
         column=column,
-        groups=tuple(
+        slices=tuple(
             QuestionGroup(
                 value=value,
                 n_questions=len(answers),
@@ -62,7 +62,7 @@ def retentions(breakdowns: Sequence[Breakdown], merge: str, parents: Sequence[st
 
 
 def _strengths(breakdown: Breakdown, merge: str, parents: Sequence[str]) -> Iterator[Retention]:
-    for group in breakdown.groups:
+    for group in breakdown.slices:
         accuracies = {score.label: score.accuracy for score in group.scores}
         if merge not in accuracies or not all(parent in accuracies for parent in parents):
             continue

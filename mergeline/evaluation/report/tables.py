@@ -85,14 +85,14 @@ def summary_table(summaries: Sequence[ModelSummary]) -> str:
 
 def breakdown_table(breakdown: Breakdown) -> str:
     """Return the accuracy of every model on every value of a column, each with its 95 % interval."""
-    labels = [score.label for score in breakdown.groups[0].scores] if breakdown.groups else []
+    labels = [score.label for score in breakdown.slices[0].scores] if breakdown.slices else []
     rows = [
         (
             group.value or "(none)",
             str(group.n_questions),
             *(f"{score.accuracy:.3f} ({score.low:.2f} to {score.high:.2f})" for score in group.scores),
         )
-        for group in breakdown.groups
+        for group in breakdown.slices
     ]
     return _markdown((breakdown.column, "n", *labels), rows)
 

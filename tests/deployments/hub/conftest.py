@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from tests.builders.local_hub_requests import REPOSITORY
 
 

@@ -1,4 +1,4 @@
-"""The local Hub as a program, alone on its folder."""
+"""The loopback Hub as a package and as a program."""
 
 import re
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,7 +20,7 @@ def test_one_folder_is_served_by_one_hub(local_hub: LocalHub):
 
 
 def test_the_command_prints_one_line_and_stops_when_told(tmp_path: Path):
-    command = [sys.executable, "-m", "deployments.local.hub", str(tmp_path / "hub")]
+    command = [sys.executable, "-m", "deployments.loopback_hub", str(tmp_path / "hub")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None
@@ -34,3 +34,13 @@ def test_the_command_prints_one_line_and_stops_when_told(tmp_path: Path):
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=10) == 0
         assert (server.stdout.read(), server.stderr.read()) == ("", "")
+
+
+def test_the_package_imports_nothing_of_mergeline():
+    code = (
+        "import sys, deployments.loopback_hub.__main__; "
+        "ours = [name for name in sys.modules if name.split('.')[0] in ('mergeline', 'flows', 'tasks')]; "
+        "sys.exit(', '.join(ours) or 0)"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (0, "")

@@ -1,8 +1,6 @@
-"""Repositories of the local Hub: made, found, described and deleted."""
+"""Repositories of the loopback Hub: creation, information, pages."""
 
-import hashlib
 import urllib.request
-from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
@@ -10,7 +8,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
 )
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from tests.builders.local_hub_requests import REPOSITORY, ask
 
 
@@ -23,36 +21,15 @@ def test_a_repository_is_created_once(hub_api: HfApi, local_hub: LocalHub):
     assert hub_api.list_repo_files(REPOSITORY) == [".gitattributes"]
 
 
-def test_a_deleted_repository_is_gone(hub_api: HfApi):
-    hub_api.create_repo(REPOSITORY, repo_type="dataset")
-    hub_api.delete_repo(REPOSITORY, repo_type="dataset")
-    assert not hub_api.repo_exists(REPOSITORY, repo_type="dataset")
-    hub_api.delete_repo(REPOSITORY, repo_type="dataset", missing_ok=True)
-
-
-def test_search_finds_by_author_name_and_tag(hub_api: HfApi):
-    for name in ("mergeline/slerp-a", "mergeline/linear-b", "other/slerp-c"):
-        hub_api.create_repo(name)
-    hub_api.upload_file(repo_id="other/slerp-c", path_or_fileobj=b"---\ntags: [merge]\n---\n", path_in_repo="README.md")
-    assert [model.id for model in hub_api.list_models(search="slerp")] == ["mergeline/slerp-a", "other/slerp-c"]
-    assert [model.id for model in hub_api.list_models(author="mergeline", limit=1)] == ["mergeline/linear-b"]
-    assert [model.id for model in hub_api.list_models(filter="merge")] == ["other/slerp-c"]
-    assert {org["name"] for org in hub_api.whoami()["orgs"]} == {"other"}
-
-
-def test_information_holds_card_gate_and_digests(hub_api: HfApi, published: str, folder: Path):
-    card = "---\nlicense: apache-2.0\nbase_model: [a/b]\nbase_model_relation: merge\ntags: [x]\n---\n# Hello\n"
-    hub_api.upload_file(repo_id=REPOSITORY, path_or_fileobj=card.encode(), path_in_repo="README.md")
-    information = hub_api.model_info(REPOSITORY, files_metadata=True)
+def test_information_has_card_gate_and_files(hub_api: HfApi, published: str):
+    card = "---\nlicense: apache-2.0\nbase_model: [a/b]\n---\n# Hello\n"
+    commit = hub_api.upload_file(repo_id=REPOSITORY, path_or_fileobj=card.encode(), path_in_repo="README.md")
+    information = hub_api.model_info(REPOSITORY)
+    assert information.sha == commit.oid
     assert information.card_data is not None
-    assert information.card_data.to_dict()["base_model"] == ["a/b"]
-    assert {"x", "license:apache-2.0", "base_model:merge:a/b"} <= set(information.tags or [])
+    assert information.card_data.to_dict() == {"license": "apache-2.0", "base_model": ["a/b"]}
     assert (information.private, information.gated) == (False, False)
-    siblings = {sibling.rfilename: sibling for sibling in information.siblings or []}
-    shard = siblings["model.safetensors"]
-    assert shard.lfs is not None
-    assert shard.lfs.sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    assert (shard.size, siblings["config.json"].lfs) == (300_000, None)
+    assert {file.rfilename for file in information.siblings or []} >= {"README.md", "model.safetensors"}
 
 
 def test_pages_for_a_person(hub_api: HfApi, published: str, local_hub: LocalHub):

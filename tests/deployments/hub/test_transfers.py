@@ -1,4 +1,4 @@
-"""Uploads to the local Hub and downloads from it, whole, in parts and in ranges."""
+"""Uploads to the loopback Hub and downloads from it, whole and in ranges."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
 )
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from tests.builders.local_hub_requests import REPOSITORY, ask, files_under
 
 
@@ -37,18 +37,6 @@ def test_a_second_upload_of_the_same_folder_moves_nothing(
     local_hub.requests.clear()
     assert hub_api.upload_folder(repo_id=REPOSITORY, folder_path=folder).oid == published
     assert not [request for request in local_hub.requests if request.method == "PUT" or "/commit/" in request.path]
-
-
-def test_large_files_come_in_parts(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    with LocalHub(tmp_path / "hub", multipart_bytes=100_000) as hub:
-        api = HfApi(endpoint=hub.endpoint, token=LOCAL_TOKEN)
-        api.create_repo(REPOSITORY)
-        api.upload_folder(repo_id=REPOSITORY, folder_path=folder)
-        parts = [request for request in hub.requests if request.method == "PUT"]
-        assert [request.received_bytes for request in parts if request.received_bytes > 1000] == [100_000] * 3
-        copy = api.hf_hub_download(REPOSITORY, "model.safetensors", local_dir=tmp_path / "copy")
-    assert Path(copy).read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
 def test_an_upload_that_is_not_what_was_announced_is_refused(local_hub: LocalHub):

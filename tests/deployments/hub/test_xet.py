@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from deployments.local.hub import LOCAL_TOKEN, LocalHub
+from deployments.loopback_hub import LOCAL_TOKEN, LocalHub
 from tests.builders.local_hub_requests import REPOSITORY, ask
 
 
@@ -16,7 +16,7 @@ def test_a_hub_without_xet_says_so(hub_api: HfApi, published: str, local_hub: Lo
     path = f"/api/models/{REPOSITORY}/xet-write-token/main"
     response, _ = ask(local_hub.endpoint, path, Authorization=f"Bearer {LOCAL_TOKEN}")
     assert response.status == 404
-    assert not hub_api.get_paths_info(REPOSITORY, ["model.safetensors"])[0].xet_hash
+    assert [entry.path for entry in hub_api.list_repo_tree(REPOSITORY) if getattr(entry, "xet_hash", None)] == []
 
 
 def test_files_travel_through_xet_and_are_there_for_clients_without_it(tmp_path: Path):
@@ -32,12 +32,12 @@ def test_files_travel_through_xet_and_are_there_for_clients_without_it(tmp_path:
             print(file.read() + b"appended" == data)
         import hf_xet
         from huggingface_hub import constants
-        (file,) = api.get_paths_info("mergeline/model", ["b.safetensors"])
+        *_, file = api.list_repo_tree("mergeline/model")
         url = f"{api.endpoint}/api/models/mergeline/model/xet-read-token/main"
         headers = {"Authorization": "Bearer " + os.environ["HF_TOKEN"]}
         group = hf_xet.XetSession().new_download_stream_group(token_refresh_url=url, token_refresh_headers=headers)
-        piece = group.download_stream(hf_xet.XetFileInfo(file.xet_hash, file.size), start=2_999_990, end=3_000_004)
-        print(b"".join(piece) == data[2_999_990:3_000_004])
+        stream = group.download_stream(hf_xet.XetFileInfo(file.xet_hash, file.size), start=2_999_990, end=3_000_004)
+        print(b"".join(stream) == data[2_999_990:3_000_004])
         constants.HF_HUB_DISABLE_XET = True
         path = api.hf_hub_download("mergeline/model", "b.safetensors", cache_dir=sys.argv[1])
         with open(path, "rb") as file:
@@ -60,7 +60,7 @@ def test_files_travel_through_xet_and_are_there_for_clients_without_it(tmp_path:
         stored = sum(path.stat().st_size for path in (tmp_path / "hub/xet/xorbs").iterdir())
         assert stored < 3_500_000, "the second file shares all but its last chunk with the first"
     with LocalHub(tmp_path / "hub", xet=True) as hub:
-        (file,) = HfApi(endpoint=hub.endpoint, token=False).get_paths_info("mergeline/model", ["b.safetensors"])
+        *_, file = HfApi(endpoint=hub.endpoint, token=False).list_repo_tree("mergeline/model")
         assert file.xet_hash
         reader, writer = (
             ask(hub.endpoint, f"/api/models/mergeline/model/xet-{kind}-token/main")[0].status

@@ -8,7 +8,7 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from deployments.local.demo import fill
-from deployments.local.hub import LocalHub
+from deployments.loopback_hub import LocalHub
 from mergeline.pipeline.run import PipelineResult
 from tests.builders.flow_runs import Workplace, run_pipeline
 

@@ -1,13 +1,15 @@
-"""When the main flow publishes a merge, what it shows in Prefect, and that running again adds nothing."""
+"""When the main flow publishes a merge, what Prefect and MLflow show of it, and that running again adds nothing."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 from prefect.client.schemas.objects import State
 
 from flows.form import EXAMPLE_RECIPE
+from mergeline.merge.manifest import read_manifest
 from mergeline.pipeline.run import PipelineResult, describe_result, result_json
 from tests.builders.flow_runs import (
     FLOW_MARKS,
@@ -15,6 +17,7 @@ from tests.builders.flow_runs import (
     TASK_RUNS_OF_A_MERGE,
     Workplace,
     artifacts,
+    flow_run_id,
     records,
     run_pipeline,
     stages,
@@ -59,6 +62,45 @@ def test_plan_progress_scores_and_commit_are_artifacts(published: State[Pipeline
     assert result.publication.url in str(found["hub-commit"].data)
     assert result.run is not None
     assert result.run.run_id in str(found["mlflow-run"].data)
+
+
+def test_mlflow_holds_the_merge_and_every_model_beside_it(
+    workplace: Workplace, published: State[PipelineResult]
+) -> None:
+    result = published.result()
+    runs = workplace.runs("flows")
+    merges = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert result.run is not None
+    assert [run.info.run_id for run in merges] == [result.run.run_id]
+    assert merges[0].data.tags["prefect.flow_run_id"] == str(flow_run_id(published))
+    assert result.publication is not None
+    assert merges[0].data.tags["hf.commit"] == result.publication.commit
+    assert merges[0].data.tags["verdict"] == "better"
+    assert merges[0].data.params["t"] == "0.5"
+    children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {result.run.run_id}
+    assert merges[0].info.run_name == "flow-slerp t=0.5"
+    told = {evaluation.label: evaluation.accuracy for evaluation in result.reports[0].evaluations}
+    assert set(told) == {"mergeline-demo/compass", "mergeline-demo/clock", "flow-slerp"}
+    told["flow-slerp t=0.5"] = told.pop("flow-slerp")
+    assert {name: run.data.metrics["spartqa_train/acc"] for name, run in children.items()} == told
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    held, manifest = merges[0].data, read_manifest(result.directory)
+    assert manifest is not None
+    assert held.params["max_shard_size"] == "150kB"
+    assert held.params["engine_version"] == manifest.engine_version
+    stages = {"fetch", "merge", "merge_shards", "evaluate", "publish"}
+    assert {f"{stage}/seconds" for stage in stages} <= set(held.metrics)
+    assert held.metrics["merge/bytes"] == sum(shard.nbytes for shard in manifest.shards)
+    assert {"fetch/bytes", "publish/bytes"} <= set(held.metrics)
+    assert held.metrics["merge/peak_memory_bytes"] > 100e6
+    assert -1 <= held.metrics["geometry/cosine_least"] <= held.metrics["geometry/cosine_mean"] <= 1
+    assert 0 < held.metrics["geometry/moved.compass"] < 1
+    assert held.metrics["spartqa_train/acc.relation.left"] == 1.0
+    assert len(held.tags["mergeline.config_digest"]) == 64
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", held.tags["mlflow.source.git.commit"])
+    names = {file.path for file in workplace.mlflow.list_artifacts(result.run.run_id)}
+    assert {"README.md", "geometry.jsonl", "mergeline_manifest.json", "pipeline.yaml", "plan.json"} <= names
 
 
 def test_running_again_adds_nothing_anywhere(workplace: Workplace, published: State[PipelineResult]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.site import Site
-from deployments.local.hub.xet import TOKEN_SECONDS, XetStore
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.site import Site
+from deployments.loopback_hub.xet import TOKEN_SECONDS, XetStore
 
 
 def read_token(site: Site, request: Request, kind: str, repository: str, revision: str) -> Answer:
@@ -16,10 +16,8 @@ def read_token(site: Site, request: Request, kind: str, repository: str, revisio
 
 
 def write_token(site: Site, request: Request, kind: str, repository: str, revision: str) -> Answer:
-    """Answer with a token to write to the Xet store; 404 on a Hub without one, which is how clients can tell."""
-    is_pull_request = request.query.get("create_pr") in ("1", "true")
-    site.signed_in(request)
-    (site.readable if is_pull_request else site.writable)(request, kind, repository)
+    """Answer with a token to write to the Xet store; by the 404 of a Hub without one clients can tell."""
+    site.writable(request, kind, repository)
     return _token_answer(_store(site), _store(site).write_token)
 
 
@@ -35,14 +33,6 @@ def put_xorb(site: Site, request: Request, xorb: str) -> Answer:
     return Answer.of_json({"was_inserted": is_new})
 
 
-def head_xorb(site: Site, request: Request, xorb: str) -> Answer:
-    """Answer whether a xorb is there."""
-    path = _authorized(site, request).xorb(xorb)
-    if not path.exists():
-        raise Refusal(404, f"No xorb {xorb} in this store")
-    return Answer.of_file(path, request)
-
-
 def post_shard(site: Site, request: Request) -> Answer:
     """Receive a shard."""
     _authorized(site, request, is_write=True).add_shard(request.body())
@@ -50,11 +40,11 @@ def post_shard(site: Site, request: Request) -> Answer:
 
 
 def reconstruction(site: Site, request: Request, xet_hash: str) -> Answer:
-    """Answer where the pieces of a file are, or of the part that ``Range`` names."""
+    """Answer where the chunks of a file are, or of its ``Range``."""
     store = _authorized(site, request)
     file = store.file(xet_hash)
-    wanted = request.byte_range(file.size) or range(file.size)
-    return Answer.of_json(store.reconstruction(file, wanted, f"{site.cdn_endpoint}/xorb"))
+    span = request.byte_range(file.size) or range(file.size)
+    return Answer.of_json(store.reconstruction(file, span, f"{site.cdn_endpoint}/xorb"))
 
 
 def _token_answer(store: XetStore, token: str) -> Answer:

@@ -1,4 +1,4 @@
-"""The Hub's addresses: which method and path is answered by which function."""
+"""The Hub's addresses: which function answers which method and path."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from deployments.local.hub import (
+from deployments.loopback_hub import (
     cards,
     cas,
     catalogue,
     commits,
     files,
     pages,
-    pull_requests,
     revisions,
     uploads,
 )
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.site import Site
 
 # A route is called with what its pattern captured, unquoted, by name.
 _Function: TypeAlias = Callable[..., Answer]
 
 _CAPTURES = {
-    "kind": "models|datasets|spaces",
+    "kind": "models|datasets",
     # On the Hub's pages models have no prefix.
-    "page_kind": "(?:/datasets|/spaces)?",
+    "page_kind": "(?:/datasets)?",
     "repository": "[^/]+/[^/]+",
-    "number": "[0-9]+",
     "path": ".+",
 }
 _API, _PAGE = "/api/{kind}/{repository}", "{page_kind}/{repository}"
@@ -39,37 +37,21 @@ _API_TABLE: list[tuple[str, str, _Function]] = [
     ("GET", "/api/whoami-v2", catalogue.whoami),
     ("POST", "/api/validate-yaml", cards.validate),
     ("POST", "/api/repos/create", catalogue.create),
-    ("DELETE", "/api/repos/delete", catalogue.delete),
-    ("POST", "/api/complete_multipart/{sha256}", uploads.complete_multipart),
-    ("GET", "/api/{kind}", catalogue.search),
+    ("GET", "/api/{kind}", catalogue.index),
     ("GET", _API, catalogue.information),
     ("GET", f"{_API}/revision/{{revision}}", catalogue.information),
     ("PUT", f"{_API}/settings", catalogue.settings),
-    ("GET", f"{_API}/auth-check", catalogue.check_access),
-    ("GET", f"{_API}/auth-check/write", catalogue.check_write_access),
-    ("POST", f"{_API}/user-access-request/grant", catalogue.grant_access),
     ("GET", f"{_API}/tree/{{revision}}", files.tree),
     ("GET", f"{_API}/tree/{{revision}}/{{path}}", files.tree),
-    ("POST", f"{_API}/paths-info/{{revision}}", files.paths_info),
-    ("GET", f"{_API}/refs", revisions.refs),
     ("GET", f"{_API}/commits/{{revision}}", revisions.history),
     ("POST", f"{_API}/branch/{{branch}}", revisions.create_branch),
-    ("DELETE", f"{_API}/branch/{{branch}}", revisions.delete_branch),
     ("POST", f"{_API}/tag/{{revision}}", revisions.create_tag),
-    ("DELETE", f"{_API}/tag/{{tag}}", revisions.delete_tag),
-    ("POST", f"{_API}/super-squash/{{branch}}", revisions.squash),
     ("POST", f"{_API}/preupload/{{revision}}", commits.preupload),
     ("POST", f"{_API}/commit/{{revision}}", commits.commit),
-    ("GET", f"{_API}/discussions", pull_requests.index),
-    ("POST", f"{_API}/discussions", pull_requests.create),
-    ("GET", f"{_API}/discussions/{{number}}", pull_requests.details),
-    ("POST", f"{_API}/discussions/{{number}}/status", pull_requests.set_status),
-    ("POST", f"{_API}/discussions/{{number}}/merge", pull_requests.merge),
     ("GET", f"{_API}/xet-read-token/{{revision}}", cas.read_token),
     ("GET", f"{_API}/xet-write-token/{{revision}}", cas.write_token),
-    # Everything else that hf_xet tries (version 2, global deduplication) is optional: on 404 it does without.
+    # What else hf_xet asks for (version 2, global deduplication) is optional: on 404 it goes on without.
     ("POST", "/cas/v1/xorbs/default/{xorb}", cas.put_xorb),
-    ("GET", "/cas/v1/xorbs/default/{xorb}", cas.head_xorb),
     ("POST", "/cas/v1/shards", cas.post_shard),
     ("GET", "/cas/v1/reconstructions/{xet_hash}", cas.reconstruction),
     ("POST", f"{_PAGE}.git/info/lfs/objects/batch", uploads.batch),
@@ -78,20 +60,18 @@ _API_TABLE: list[tuple[str, str, _Function]] = [
     ("GET", _PAGE, pages.repository_page),
     ("GET", f"{_PAGE}/tree/{{revision}}", pages.repository_page),
     ("GET", f"{_PAGE}/commit/{{revision}}", pages.repository_page),
-    ("GET", f"{_PAGE}/discussions/{{number}}", pages.pull_request_page),
 ]
 
 _CDN_TABLE: list[tuple[str, str, _Function]] = [
     ("GET", "/lfs/{sha256}", uploads.get_object),
     ("PUT", "/upload/{sha256}", uploads.put_object),
-    ("PUT", "/upload/{sha256}/{number}", uploads.put_part),
     ("GET", "/xorb/{xorb}", uploads.get_xorb),
 ]
 
 
 @dataclass(frozen=True)
 class Route:
-    """One row of a table, ready to be matched."""
+    """A row of a table, ready to be matched."""
 
     method: str
     """HTTP method; GET also answers HEAD."""
@@ -121,7 +101,7 @@ def answer_api(site: Site, request: Request) -> Answer:
 
 def answer_cdn(site: Site, request: Request) -> Answer:
     """Answer a request to the origin of large files."""
-    # An object store refuses a token beside its signed address; this is how a token that leaks to it is noticed.
+    # As an object store does beside a signed address: so a token that leaks to it is noticed.
     if "Authorization" in request.headers:
         raise Refusal(400, "Only one auth mechanism allowed")
     return _answer(_CDN_ROUTES, site, request)

@@ -1,4 +1,4 @@
-"""The running Hub: two listeners on loopback, a record of every request, failures on order."""
+"""The running Hub: two listeners on loopback, a log of all requests, and failures that a test orders."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from typing import Any, BinaryIO, Literal, Self, cast
 from uuid import uuid4
 
 from deployments.foreign_pages import reason_to_refuse
-from deployments.local.hub.contents import Contents
-from deployments.local.hub.faults import Fault, changed, fault_for
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import Repositories
-from deployments.local.hub.routes import answer_api, answer_cdn
-from deployments.local.hub.site import Site
-from deployments.local.hub.xet import XetStore
+from deployments.loopback_hub.contents import Contents
+from deployments.loopback_hub.faults import Fault, changed, fault_for
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import Repositories
+from deployments.loopback_hub.routes import answer_api, answer_cdn
+from deployments.loopback_hub.site import Site
+from deployments.loopback_hub.xet import XetStore
 
 logger = logging.getLogger(__name__)
 
 LOCAL_TOKEN = "hf_local"
-"""Accepted unless other tokens are given; it opens nothing but a Hub on loopback."""
+"""The default token, of the user ``mergeline``; it opens nothing but a Hub on loopback."""
 
 Origin = Literal["api", "cdn"]
 
 
 @dataclass
-class RecordedRequest:
-    """One request, recorded when it arrives and completed as it is answered."""
+class LoggedRequest:
+    """A request, logged when it arrives and completed as it is answered."""
 
     origin: Origin
     """Which listener it came to."""
@@ -49,22 +49,19 @@ class RecordedRequest:
     authorized: bool
     """Whether it carried an ``Authorization`` header."""
     status: int | None = None
-    """HTTP status of the answer; None as long as there is none."""
-    received_bytes: int = 0
-    """Length of the request's body."""
+    """HTTP status of the response; None until there is one."""
     sent_bytes: int = 0
-    """Length of the answer's body as far as it was sent."""
+    """How much of the response's body was sent, in bytes."""
 
 
 class LocalHub:
-    """A Hub whose content lies under ``root``; a second one on the same root serves what the first one did.
+    """A Hub that keeps its content under ``root``, where a later Hub finds it again.
 
     Args:
         root: Folder for all content; created if need be.
-        port: Port of the API; 0 picks a free one, and keeps it over a stop and start. The cdn origin picks its own.
+        port: Port of the API; 0: a free one, which a stop and start keeps. That of the cdn origin is always a free one.
         tokens: Access token -> user name.
         xet: Whether large files may come through Xet as well as LFS.
-        multipart_bytes: LFS uploads above this size come in parts of this size.
 
     Raises:
         OSError: On start, if the port is taken or another Hub serves ``root``.
@@ -76,11 +73,10 @@ class LocalHub:
         port: int = 0,
         tokens: Mapping[str, str] | None = None,
         xet: bool = False,
-        multipart_bytes: int | None = None,
     ) -> None:
-        self.root, self.xet, self.multipart_bytes = Path(root), xet, multipart_bytes
+        self.root, self.xet = Path(root), xet
         self.tokens = dict(tokens) if tokens is not None else {LOCAL_TOKEN: "mergeline"}
-        self.requests: list[RecordedRequest] = []
+        self.requests: list[LoggedRequest] = []
         self.faults: list[Fault] = []
         self._ports: dict[Origin, int] = {"api": port, "cdn": 0}
         self._listeners: dict[Origin, _Listener] = {}
@@ -88,12 +84,12 @@ class LocalHub:
 
     @property
     def endpoint(self) -> str:
-        """What goes into ``HF_ENDPOINT``."""
+        """Address of the API, for ``HF_ENDPOINT``."""
         return f"http://127.0.0.1:{self._ports['api']}"
 
     @property
     def cdn_endpoint(self) -> str:
-        """Where large files are."""
+        """Address of large files."""
         return f"http://127.0.0.1:{self._ports['cdn']}"
 
     def start(self) -> Self:
@@ -112,7 +108,7 @@ class LocalHub:
         return self
 
     def stop(self) -> None:
-        """Stop listening and drop open connections, as a killed server would."""
+        """Stop listening and drop open connections, like a server that is killed."""
         for listener in self._listeners.values():
             listener.stop()
         self._listeners.clear()
@@ -147,11 +143,11 @@ class LocalHub:
         if xet is not None:
             xet.address = f"{self.endpoint}/cas"
         repositories = Repositories(self.root, contents)
-        return Site(self.endpoint, self.cdn_endpoint, contents, repositories, self.tokens, xet, self.multipart_bytes)
+        return Site(self.endpoint, self.cdn_endpoint, contents, repositories, self.tokens, xet)
 
 
 class _Listener(ThreadingHTTPServer):
-    """One origin: a port, a thread per connection."""
+    """An origin: a port, and a thread per connection."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -160,14 +156,13 @@ class _Listener(ThreadingHTTPServer):
         self.hub, self.answer = hub, answer
         self.origin: Origin = origin
         self.site: Site | None = None
-        self.stopping = threading.Event()
         self._connections: set[socket.socket] = set()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True, name=f"hub-{origin}")
         super().__init__(("127.0.0.1", port), _Connection)
 
     def server_bind(self) -> None:
-        # HTTPServer asks the resolver for its own name here, which takes seconds without a network.
+        # HTTPServer looks its own name up here, which takes seconds without a network.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
@@ -176,7 +171,6 @@ class _Listener(ThreadingHTTPServer):
         self._thread.start()
 
     def stop(self) -> None:
-        self.stopping.set()
         if self._thread.is_alive():
             self.shutdown()
         self.server_close()
@@ -204,7 +198,7 @@ class _Listener(ThreadingHTTPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One connection: reads requests, has them answered, writes the answers."""
+    """A connection: reads requests, writes responses."""
 
     protocol_version = "HTTP/1.1"
     # Headers and body are two writes; Nagle's algorithm would put 40 ms between them.
@@ -217,16 +211,14 @@ class _Connection(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         request = Request(self.command, self.path, self.headers, self.rfile)
         is_authorized = "Authorization" in self.headers
-        record = RecordedRequest(
-            self.listener.origin, self.command, self.path, self.headers.get("Range"), is_authorized
-        )
-        self.listener.hub.requests.append(record)
+        entry = LoggedRequest(self.listener.origin, self.command, self.path, self.headers.get("Range"), is_authorized)
+        self.listener.hub.requests.append(entry)
         fault = fault_for(request, self.listener.hub.faults)
         try:
             answer = self._answer(request, fault)
             request.drain()
-            record.received_bytes, record.status = request.received_bytes, answer.status
-            self._send(answer, record, fault.cut_after if fault else None)
+            entry.status = answer.status
+            self._send(answer, entry, fault.cut_after if fault else None)
         except ConnectionError:
             self.close_connection = True
 
@@ -236,11 +228,9 @@ class _Connection(BaseHTTPRequestHandler):
         site = self.listener.site
         assert site is not None, "a listener serves only once it has its site"
         try:
-            # Its token is known to everybody: no page that a browser shows may use it.
+            # Its token is public: no page of another site may use it.
             if reason := reason_to_refuse(request.method, request.headers):
                 raise Refusal(403, reason)
-            if fault and fault.delay_seconds:
-                self.listener.stopping.wait(fault.delay_seconds)
             if fault and fault.is_refusal:
                 raise Refusal(fault.status or 503, "A failure that was ordered", headers=fault.headers)
             answer = self.listener.answer(site, request)
@@ -253,7 +243,7 @@ class _Connection(BaseHTTPRequestHandler):
             logger.exception("%s %s failed", request.method, request.target)
             return Refusal(500, f"The local Hub failed: {error!r}").answer()
 
-    def _send(self, answer: Answer, record: RecordedRequest, cut_after: int | None) -> None:
+    def _send(self, answer: Answer, entry: LoggedRequest, cut_after: int | None) -> None:
         self.send_response(answer.status)
         # X-Request-Id is what the real Hub's error messages quote.
         for name, value in {"X-Request-Id": uuid4().hex, **answer.headers, "Content-Length": answer.length}.items():
@@ -261,14 +251,14 @@ class _Connection(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        for piece in answer.pieces():
+        for chunk in answer.chunks():
             if cut_after is not None:
-                piece = piece[: cut_after - record.sent_bytes]
-            # Counted first: once the client has its last byte, the record is complete.
-            record.sent_bytes += len(piece)
-            self.wfile.write(piece)
-            if record.sent_bytes == cut_after:
+                chunk = chunk[: cut_after - entry.sent_bytes]
+            # Counted first: when the client has the last byte, the log is complete.
+            entry.sent_bytes += len(chunk)
+            self.wfile.write(chunk)
+            if entry.sent_bytes == cut_after:
                 raise ConnectionAbortedError("the cut that was ordered")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Stay silent: :attr:`LocalHub.requests` is the log."""
+        """Write nothing: :attr:`LocalHub.requests` is the log."""

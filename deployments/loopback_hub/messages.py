@@ -1,4 +1,4 @@
-"""One HTTP request as a route reads it, and the answer it gives."""
+"""HTTP requests as routes read them, and the responses they return."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-PIECE_BYTES = 1 << 20
-"""How much of a body is held in memory at once."""
+CHUNK_BYTES = 1 << 20
+"""Bodies are read and written in chunks of this size."""
 
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
 
 
 class Refusal(Exception):
-    """An answer that says no, raised wherever the reason is found."""
+    """An error response, raised where its reason is found."""
 
     def __init__(
         self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
@@ -29,8 +29,8 @@ class Refusal(Exception):
         self.status, self.message, self.code, self.headers = status, message, code, dict(headers or {})
 
     def answer(self) -> Answer:
-        """Give the answer with the headers from which clients choose their exception."""
-        # A header holds one line of Latin-1; the body says the same in full.
+        """Return the response, with the headers from which clients choose their exception."""
+        # A header is one line of Latin-1; the body has the whole message.
         headers = {"X-Error-Message": " ".join(self.message.split()).encode("ascii", "replace").decode()}
         if self.code:
             headers["X-Error-Code"] = self.code
@@ -56,48 +56,37 @@ class Request:
         self.path = split.path
         """The path as sent: still quoted, so that ``refs%2Fpr%2F1`` stays one segment."""
         self.query = {name: values[-1] for name, values in parse_qs(split.query).items()}
-        self.received_bytes = 0
         self._stream, self._is_read = stream, False
 
     def body(self) -> bytes:
         """Read the whole body into memory."""
-        return b"".join(self._pieces())
+        return b"".join(self._chunks())
 
     def json(self) -> dict[str, Any]:
         """Read the body as a JSON object; an empty body is an empty object."""
-        text = self.body()
         try:
-            value = json.loads(text) if text.strip() else {}
+            return json.loads(self.body() or b"{}")
         except ValueError as error:
             raise Refusal(400, f"The body is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise Refusal(400, f"The body must be a JSON object, not {type(value).__name__}")
-        return value
-
-    def form(self) -> dict[str, list[str]]:
-        """Read the body as form fields, or as the same fields in JSON."""
-        if "json" in self.headers.get("Content-Type", ""):
-            return {name: value if isinstance(value, list) else [value] for name, value in self.json().items()}
-        return parse_qs(self.body().decode("utf-8", "replace"))
 
     def save_to(self, path: Path) -> Received:
-        """Write the body to ``path``, piece by piece."""
+        """Write the body to ``path``."""
         digest, size = hashlib.sha256(), 0
         with path.open("wb") as file:
-            for piece in self._pieces():
-                file.write(piece)
-                digest.update(piece)
-                size += len(piece)
+            for chunk in self._chunks():
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
         return Received(size, digest.hexdigest())
 
     def drain(self) -> None:
-        """Read what no route wanted: left unread, it would pass for the next request on this connection."""
+        """Read a body that no route has read: it would be taken for the next request on this connection."""
         if not self._is_read:
-            for _ in self._pieces():
+            for _ in self._chunks():
                 pass
 
     def byte_range(self, size: int) -> range | None:
-        """Give the bytes that the ``Range`` header asks of ``size``, or None for all of them; 416 if there are none."""
+        """Return the range of the ``Range`` header within ``size`` bytes; None without one; 416 if it is empty."""
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         if match is None or match.groups() == ("", ""):
             return None
@@ -110,30 +99,20 @@ class Request:
             raise Refusal(416, f"No such bytes: {match[0]} of {size}", headers={"Content-Range": f"bytes */{size}"})
         return range(start, stop)
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _chunks(self) -> Iterator[bytes]:
         self._is_read = True
-        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
-            yield from self._exactly(int(self.headers.get("Content-Length") or 0))
-            return
-        while left := int(self._stream.readline().split(b";")[0], 16):
-            yield from self._exactly(left)
-            self._stream.readline()
-        while self._stream.readline().strip():
-            pass  # trailers
-
-    def _exactly(self, left: int) -> Iterator[bytes]:
+        left = int(self.headers.get("Content-Length") or 0)
         while left:
-            piece = self._stream.read(min(left, PIECE_BYTES))
-            if not piece:
+            chunk = self._stream.read(min(left, CHUNK_BYTES))
+            if not chunk:
                 raise ConnectionResetError("the client left in the middle of a body")
-            left -= len(piece)
-            self.received_bytes += len(piece)
-            yield piece
+            left -= len(chunk)
+            yield chunk
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back to the client: bytes in memory, or part of a file."""
+    """An HTTP response whose body is bytes in memory, or a span of a file."""
 
     status: int = 200
     """HTTP status."""
@@ -151,15 +130,15 @@ class Answer:
         """Length of the body in bytes."""
         return len(self.span) if self.file else len(self.body)
 
-    def pieces(self) -> Iterator[bytes]:
-        """Give the body piece by piece."""
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body."""
         if self.file is None:
             yield self.body
             return
         with self.file.open("rb") as file:
             file.seek(self.span.start)
-            for start in range(self.span.start, self.span.stop, PIECE_BYTES):
-                yield file.read(min(PIECE_BYTES, self.span.stop - start))
+            for start in range(self.span.start, self.span.stop, CHUNK_BYTES):
+                yield file.read(min(CHUNK_BYTES, self.span.stop - start))
 
     @classmethod
     def of_json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:

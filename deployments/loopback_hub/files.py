@@ -1,4 +1,4 @@
-"""Routes that read a commit: its tree, single entries, and the files themselves."""
+"""Routes that read a commit: its tree and its files."""
 
 from __future__ import annotations
 
@@ -6,61 +6,50 @@ import hashlib
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from deployments.local.hub.contents import lfs_pointer
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.repositories import Commit, StoredFile
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.contents import lfs_pointer
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import Commit, StoredFile
+from deployments.loopback_hub.site import Site
 
 _PAGE_ENTRIES = 1000
 
 
 def tree(site: Site, request: Request, kind: str, repository: str, revision: str, path: str = "") -> Answer:
-    """Answer with one page of the entries under ``path``, and a ``Link`` to the next page."""
+    """Answer with a page of the entries under ``path``, and a ``Link`` to the next page."""
     commit = site.readable(request, kind, repository).commit(revision)
     is_recursive = request.query.get("recursive", "").lower() in ("1", "true")
     entries = _entries_under(commit, path.strip("/"), is_recursive)
     if path.strip("/") and not entries:
         raise Refusal(404, f"{path} does not exist on {revision!r}", "EntryNotFound")
-    try:
-        start, limit = int(request.query.get("cursor", 0)), int(request.query.get("limit", _PAGE_ENTRIES))
-    except ValueError as error:
-        raise Refusal(400, f"cursor and limit must be whole numbers: {error}") from error
+    start = int(request.query.get("cursor", 0))
+    stop = start + _PAGE_ENTRIES
     headers = {}
-    if start + limit < len(entries):
-        query = urlencode(request.query | {"cursor": str(start + limit)})
+    if stop < len(entries):
+        query = urlencode(request.query | {"cursor": str(stop)})
         headers["Link"] = f'<{site.endpoint}{request.path}?{query}>; rel="next"'
-    return Answer.of_json(entries[start : start + limit], headers=headers)
-
-
-def paths_info(site: Site, request: Request, kind: str, repository: str, revision: str) -> Answer:
-    """Answer with the entries that the form asks for; what does not exist is left out."""
-    commit = site.readable(request, kind, repository).commit(revision)
-    paths = [path.strip("/") for path in request.form().get("paths", [])]
-    entries = [_file_entry(path, commit.files[path]) for path in paths if path in commit.files]
-    folders = [path for path in paths if any(name.startswith(f"{path}/") for name in commit.files)]
-    return Answer.of_json(entries + [_folder_entry(path) for path in folders])
+    return Answer.of_json(entries[start:stop], headers=headers)
 
 
 def resolve(site: Site, request: Request, kind: str, repository: str, revision: str, path: str) -> Answer:
     """Send a small file; send the client to the cdn origin for a large one.
 
-    The redirect must lead to another origin: clients follow one within the origin while they ask for metadata, and
-    then miss ``X-Repo-Commit`` in what they find there.
+    The redirect leads to another origin: clients that ask for metadata follow a redirect within the origin, and then
+    miss ``X-Repo-Commit`` in its answer.
     """
-    found = site.downloadable(request, kind, repository)
-    commit = found.commit(revision)
+    stored = site.downloadable(request, kind, repository)
+    commit = stored.commit(revision)
     headers = {"X-Repo-Commit": commit.sha}
     file = commit.files.get(path)
     if file is None:
         raise Refusal(404, "Entry not found", "EntryNotFound", headers)
     headers["ETag"] = f'"{file.oid}"'
     if file.sha256 is None:
-        # Plain text whatever it is, so that a README cannot run in a browser.
+        # Always plain text, so that no file runs in a browser.
         headers |= {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
         return Answer.of_file(site.contents.blob(file.oid), request, headers)
     headers |= {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"'}
     if file.xet_hash and site.xet:
-        token_url = f"{site.endpoint}/api/{found.kind}/{found.id}/xet-read-token/{commit.sha}"
+        token_url = f"{site.endpoint}/api/{stored.kind}/{stored.id}/xet-read-token/{commit.sha}"
         headers |= {"X-Xet-Hash": file.xet_hash, "Link": f'<{token_url}>; rel="xet-auth"'}
     location = f"{site.cdn_endpoint}/lfs/{file.sha256}?filename={quote(path)}"
     return Answer(302, headers=headers | {"Location": location})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -15,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deployments.local.hub.contents import Contents, write_file
-from deployments.local.hub.messages import Refusal
+from deployments.loopback_hub.contents import Contents, write_file
+from deployments.loopback_hub.messages import Refusal
 
-KINDS = ("models", "datasets", "spaces")
+KINDS = ("models", "datasets")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
@@ -39,7 +38,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """One immutable state of a repository."""
+    """A commit with its whole table of files."""
 
     sha: str
     """40 hex digits."""
@@ -58,52 +57,26 @@ class Commit:
 
 
 @dataclass
-class Discussion:
-    """A discussion or pull request; only what the clients' calls need."""
-
-    num: int
-    """Counts from 1 within the repository."""
-    title: str
-    """One line."""
-    author: str
-    """User name."""
-    created: str
-    """When it was opened, ISO 8601, UTC."""
-    is_pull_request: bool
-    """Whether it has a ref ``refs/pr/<num>``."""
-    status: str = "open"
-    """``open``, ``closed`` or ``merged``."""
-    base: str | None = None
-    """Commit of the main branch from which a pull request started."""
-    merge_commit: str | None = None
-    """Commit on the main branch that merged it."""
-
-
-@dataclass
-class RepositoryRecord:
-    """Everything about a repository that may change."""
+class RepositoryState:
+    """A repository's settings and refs: all of it that may change."""
 
     private: bool
-    """Whether only its namespace may see it."""
+    """Whether only members of its namespace may see it."""
     created: str
     """When it was created, ISO 8601, UTC."""
     gated: str | bool = False
     """False, ``auto`` or ``manual``, as the Hub says it."""
-    granted: list[str] = field(default_factory=list)
-    """Users whom the gate lets through."""
     refs: dict[str, str] = field(default_factory=dict)
     """Full ref name, e.g. ``refs/heads/main`` -> commit."""
-    discussions: list[Discussion] = field(default_factory=list)
-    """In the order of their numbers."""
 
 
 def utc_now() -> str:
-    """Give the present moment as the Hub writes it."""
+    """Return the present time as the Hub writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 class Repository:
-    """One repository in its folder; every call reads the disk, so there is nothing to go stale."""
+    """A repository in its folder; every call reads the disk."""
 
     def __init__(self, kind: str, repository_id: str, folder: Path, lock: threading.RLock) -> None:
         self.kind, self.id, self.folder, self._lock = kind, repository_id, folder, lock
@@ -118,30 +91,30 @@ class Repository:
         """Whether it was created and not deleted."""
         return (self.folder / "repository.json").exists()
 
-    def record(self) -> RepositoryRecord:
+    def state(self) -> RepositoryState:
         """Read settings and refs."""
         try:
-            fields = json.loads((self.folder / "repository.json").read_text())
+            content = json.loads((self.folder / "repository.json").read_text())
         except FileNotFoundError:
             raise Refusal(404, "Repository not found", "RepoNotFound") from None
-        discussions = [Discussion(**discussion) for discussion in fields.pop("discussions")]
-        return RepositoryRecord(**fields, discussions=discussions)
+        # Folders of earlier versions have more fields.
+        return RepositoryState(**{name: content[name] for name in ("private", "created", "gated", "refs")})
 
     @contextmanager
-    def changing(self) -> Generator[RepositoryRecord]:
-        """Lend the record to change; it is saved on leaving, unless by an exception."""
+    def changing(self) -> Generator[RepositoryState]:
+        """Yield settings and refs for changes, alone; they are saved unless the block raises."""
         with self._lock:
-            record = self.record()
-            yield record
-            self.save(record)
+            state = self.state()
+            yield state
+            self.save(state)
 
-    def save(self, record: RepositoryRecord) -> None:
+    def save(self, state: RepositoryState) -> None:
         """Write settings and refs."""
-        write_file(self.folder / "repository.json", json.dumps(asdict(record), indent=1).encode())
+        write_file(self.folder / "repository.json", json.dumps(asdict(state), indent=1).encode())
 
     def resolve(self, revision: str) -> str:
-        """Give the commit that a branch, tag, full ref or (short) commit names."""
-        refs = self.record().refs
+        """Return the sha of a branch, tag, full ref or (shortened) commit."""
+        refs = self.state().refs
         for ref in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
             if ref in refs:
                 return refs[ref]
@@ -158,7 +131,7 @@ class Repository:
         return Commit(sha=sha, **fields, files=files)
 
     def history(self, revision: str) -> Iterator[Commit]:
-        """Give the commit that ``revision`` names and all before it, newest first."""
+        """Yield the commit that ``revision`` names and all before it, newest first."""
         sha: str | None = revision
         while sha is not None:
             commit = self.commit(sha)
@@ -166,7 +139,7 @@ class Repository:
             sha = commit.parent
 
     def add_commit(self, parent: str | None, files: Mapping[str, StoredFile], message: Mapping[str, str]) -> str:
-        """Write a commit that no ref names yet; ``message`` has title, description and author. Gives its sha."""
+        """Write a commit that no ref names yet and return its sha; ``message`` has title, description and author."""
         fields: dict[str, Any] = {
             "parent": parent,
             "title": message["title"],
@@ -188,13 +161,13 @@ class Repositories:
         self._root, self._contents, self._lock = root / "repositories", contents, threading.RLock()
 
     def find(self, kind: str, repository_id: str) -> Repository:
-        """Give the repository, whether or not it exists."""
+        """Return the repository, whether or not it exists."""
         if kind not in KINDS or not _ID.fullmatch(repository_id):
             raise Refusal(404, "Repository not found", "RepoNotFound")
         return Repository(kind, repository_id, self._root / kind / repository_id, self._lock)
 
     def of_kind(self, kind: str) -> list[Repository]:
-        """Give all models, datasets or spaces in the order of their names."""
+        """Return all models or datasets in the order of their names."""
         folders = sorted(path.parent for path in (self._root / kind).glob("*/*/repository.json"))
         return [self.find(kind, f"{folder.parent.name}/{folder.name}") for folder in folders]
 
@@ -208,12 +181,5 @@ class Repositories:
                 raise Refusal(409, f"You already created this {kind[:-1]} repo: {repository_id}")
             first = {".gitattributes": StoredFile(len(gitattributes), self._contents.add_blob(gitattributes))}
             sha = repository.add_commit(None, first, {"title": "initial commit", "author": author})
-            repository.save(RepositoryRecord(private, utc_now(), refs={"refs/heads/main": sha}))
+            repository.save(RepositoryState(private, utc_now(), refs={"refs/heads/main": sha}))
         return repository
-
-    def delete(self, repository: Repository) -> None:
-        """Delete the repository; contents stay, since others may share them."""
-        with self._lock, self._contents.incoming() as doomed:
-            repository.folder.rename(doomed)
-            # Renamed first: a reader sees the whole repository or none.
-            shutil.rmtree(doomed)

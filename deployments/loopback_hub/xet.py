@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.local.hub.contents import Contents, write_file
-from deployments.local.hub.messages import Refusal
+from deployments.loopback_hub.contents import Contents, write_file
+from deployments.loopback_hub.messages import Refusal
 
 TOKEN_SECONDS = 3600
-"""How long a client may use a Xet token before it asks for a new one."""
+"""How long a Xet token is valid, by what clients are told."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SHARD_HEADER_BYTES = 48
-# Every record of a shard's file section: a hash and four little-endian numbers.
-_SHARD_RECORD = struct.Struct("<32s4I")
+# Every entry of a shard's file section: a hash and four little-endian numbers.
+_SHARD_ENTRY = struct.Struct("<32s4I")
 _END_OF_FILES = b"\xff" * 32
 _HAS_VERIFICATION, _HAS_METADATA = 1 << 31, 1 << 30
 _CHUNK_HEADER_BYTES = 8
@@ -33,26 +33,26 @@ _CHUNK_HEADER_BYTES = 8
 
 @dataclass(frozen=True)
 class Term:
-    """A run of chunks in one xorb, a piece of a file."""
+    """Consecutive chunks of a xorb that make up part of a file."""
 
     xorb: str
     """Name of the xorb."""
     size: int
-    """Bytes of the file that the run makes, unpacked."""
+    """Length of that part of the file, in bytes."""
     chunks: range
-    """Which chunks of the xorb."""
+    """Indices of the chunks in the xorb."""
 
 
 @dataclass(frozen=True)
 class XetFile:
-    """One file as a shard describes it."""
+    """A file as a shard describes it."""
 
     xet_hash: str
-    """Its name in the Xet store."""
+    """Its hash in the Xet store."""
     sha256: str
-    """Its name everywhere else."""
+    """Digest of its contents."""
     terms: tuple[Term, ...]
-    """Its pieces in order."""
+    """Its parts in order."""
 
     @property
     def size(self) -> int:
@@ -61,7 +61,7 @@ class XetFile:
 
 
 class XetStore:
-    """Xorbs and shards under ``root``; what the shards say is kept in memory."""
+    """Xorbs and shards under ``root``; an index of the shards' files is kept in memory."""
 
     def __init__(self, root: Path) -> None:
         self._xorbs, self._shards, self._lock = root / "xorbs", root / "shards", threading.Lock()
@@ -69,18 +69,18 @@ class XetStore:
         self._by_xet_hash: dict[str, XetFile] = {}
         self.read_token, self.write_token = secrets.token_hex(16), secrets.token_hex(16)
         self.address = ""
-        """Where this store answers; known once the server listens."""
+        """Address of the store; known once the server listens."""
         for path in sorted(self._shards.glob("*.mdb")):
             self._index(path.read_bytes())
 
     def xorb(self, name: str) -> Path:
-        """Give the path of a xorb, whether or not it is there."""
+        """Return the path of a xorb, whether or not it exists."""
         if not _HASH.fullmatch(name):
             raise Refusal(400, f"Not a Xet hash: {name!r}")
         return self._xorbs / name
 
     def add_shard(self, data: bytes) -> None:
-        """Keep a shard and learn its files."""
+        """Store a shard and index its files."""
         try:
             self._index(data)
         except struct.error as error:
@@ -88,26 +88,26 @@ class XetStore:
         write_file(self._shards / f"{hashlib.sha256(data).hexdigest()}.mdb", data)
 
     def hash_of(self, sha256: str) -> str | None:
-        """Give the Xet name of a file, if it came through Xet."""
+        """Return the Xet hash of a file; None if it did not come through Xet."""
         file = self._by_sha256.get(sha256)
         return file.xet_hash if file else None
 
     def file(self, xet_hash: str) -> XetFile:
-        """Give a file by its Xet name."""
+        """Return a file by its Xet hash."""
         try:
             return self._by_xet_hash[xet_hash]
         except KeyError:
             raise Refusal(404, f"No file {xet_hash} in this store") from None
 
-    def reconstruction(self, file: XetFile, wanted: range, xorb_address: str) -> dict[str, Any]:
-        """Say which bytes of which xorbs, fetched from below ``xorb_address``, hold the ``wanted`` bytes of a file."""
+    def reconstruction(self, file: XetFile, span: range, xorb_address: str) -> dict[str, Any]:
+        """Return which bytes of which xorbs, below ``xorb_address``, contain the bytes ``span`` of a file."""
         terms: list[dict[str, Any]] = []
         fetches: dict[str, list[dict[str, Any]]] = {}
         offset, start = 0, 0
         for term in file.terms:
-            if start < wanted.stop and start + term.size > wanted.start:
+            if start < span.stop and start + term.size > span.start:
                 if not terms:
-                    offset = wanted.start - start
+                    offset = span.start - start
                 chunks = {"start": term.chunks.start, "end": term.chunks.stop}
                 packed = self._span(term)
                 terms.append({"hash": term.xorb, "unpacked_length": term.size, "range": chunks})
@@ -118,22 +118,22 @@ class XetStore:
         return {"offset_into_first_range": offset, "terms": terms, "fetch_info": fetches}
 
     def materialise(self, sha256: str, contents: Contents) -> None:
-        """Write out a file that came through Xet, for clients that do not speak it; checks its digest."""
+        """Write a file that came through Xet as an LFS object, for clients without Xet; checks its digest."""
         file = self._by_sha256.get(sha256)
         if file is None or contents.lfs(sha256).exists():
             return
         import hf_xet  # a compiled module without stubs, hence the two exceptions below
 
         session = hf_xet.XetSession()  # pyright: ignore[reportAttributeAccessIssue]
-        wanted = hf_xet.XetFileInfo(file.xet_hash, file.size)  # pyright: ignore[reportAttributeAccessIssue]
+        info = hf_xet.XetFileInfo(file.xet_hash, file.size)  # pyright: ignore[reportAttributeAccessIssue]
         access = {"endpoint": self.address, "token": self.read_token}
         expiry = int(time.time()) + TOKEN_SECONDS
         with contents.incoming() as path:
             with session.new_file_download_group(**access, token_expiry_unix_secs=expiry) as downloads:
-                downloads.start_download_file(wanted, str(path))
+                downloads.start_download_file(info, str(path))
             with path.open("rb") as written:
-                found = hashlib.file_digest(written, "sha256").hexdigest()
-            contents.adopt_lfs(path, sha256, found)
+                actual = hashlib.file_digest(written, "sha256").hexdigest()
+            contents.adopt_lfs(path, sha256, actual)
 
     def _index(self, shard: bytes) -> None:
         files = _files_of(shard)
@@ -145,7 +145,7 @@ class XetStore:
             self._by_xet_hash |= {file.xet_hash: file for file in files}
 
     def _span(self, term: Term) -> range:
-        """Find where the term's chunks lie in the xorb, by walking from chunk header to chunk header."""
+        """Return the bytes of the term's chunks in the xorb, found by reading every chunk header before their end."""
         start = stop = 0
         with self.xorb(term.xorb).open("rb") as file:
             for chunk in range(term.chunks.stop):
@@ -161,23 +161,23 @@ def _files_of(shard: bytes) -> list[XetFile]:
     files: list[XetFile] = []
     position = _SHARD_HEADER_BYTES
 
-    def record() -> tuple[bytes, int, int, int, int]:
+    def next_entry() -> tuple[bytes, int, int, int, int]:
         nonlocal position
-        position += _SHARD_RECORD.size
-        return _SHARD_RECORD.unpack_from(shard, position - _SHARD_RECORD.size)
+        position += _SHARD_ENTRY.size
+        return _SHARD_ENTRY.unpack_from(shard, position - _SHARD_ENTRY.size)
 
     while True:
-        name, flags, count, _, _ = record()
+        name, flags, count, _, _ = next_entry()
         if name == _END_OF_FILES:
             return files
         terms: list[Term] = []
         for _ in range(count):
-            xorb, _, size, first, stop = record()
+            xorb, _, size, first, stop = next_entry()
             terms.append(Term(_hex(xorb), size, range(first, stop)))
         if flags & _HAS_VERIFICATION:
-            position += count * _SHARD_RECORD.size
+            position += count * _SHARD_ENTRY.size
         if flags & _HAS_METADATA:
-            files.append(XetFile(_hex(name), _hex(record()[0]), tuple(terms)))
+            files.append(XetFile(_hex(name), _hex(next_entry()[0]), tuple(terms)))
 
 
 def _hex(digest: bytes) -> str:

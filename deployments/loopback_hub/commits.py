@@ -1,4 +1,4 @@
-"""Routes that write a commit: which files are large, and the commit itself."""
+"""Routes of an upload: which files are large, and the commit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from deployments.local.hub.cards import problem_of
-from deployments.local.hub.contents import git_oid, lfs_pointer
-from deployments.local.hub.messages import Answer, Refusal, Request
-from deployments.local.hub.pull_requests import open_discussion
-from deployments.local.hub.repositories import Repository, RepositoryRecord, StoredFile
-from deployments.local.hub.site import Site
+from deployments.loopback_hub.cards import problem_of
+from deployments.loopback_hub.contents import git_oid, lfs_pointer
+from deployments.loopback_hub.messages import Answer, Refusal, Request
+from deployments.loopback_hub.repositories import RepositoryState, StoredFile
+from deployments.loopback_hub.site import Site
 
 REGULAR_BYTES = 10 * 1024 * 1024
-"""Above this size every file is a large one."""
+"""Larger files are large files whatever their suffix."""
 
 # fmt: off
 _LARGE_SUFFIXES = (
@@ -27,71 +26,57 @@ _LARGE_SUFFIXES = (
 )
 # fmt: on
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LARGE_SUFFIXES).encode()
-"""What the Hub itself commits to a new repository."""
+"""Content of .gitattributes in a new repository."""
 
 Files: TypeAlias = dict[str, StoredFile]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One line of a commit's body after the first."""
+    """A line of a commit's body after the first."""
 
     key: str
-    """``file``, ``lfsFile``, ``deletedFile`` or ``deletedFolder``."""
+    """``file``, ``lfsFile`` or ``deletedFile``."""
     path: str
-    """Which file or folder, without a slash at its end."""
+    """Path of the file in the repository."""
     value: dict[str, Any]
     """The line's other fields."""
 
 
 def preupload(site: Site, request: Request, kind: str, repository: str, revision: str) -> Answer:
-    """Answer, file by file, how to upload it and what is there now, so that equal files are left alone."""
+    """Answer for every file how to upload it, and with the digest of the present file: clients skip equal files."""
     site.signed_in(request)
     files = site.readable(request, kind, repository).commit(revision).files
     modes = []
-    for wish in request.json().get("files", []):
-        is_large = _is_large(wish["path"], wish["size"], base64.b64decode(wish.get("sample") or ""))
-        mode = {"path": wish["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
-        if present := files.get(wish["path"]):
+    for file in request.json().get("files", []):
+        is_large = _is_large(file["path"], file["size"], base64.b64decode(file.get("sample") or ""))
+        mode = {"path": file["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+        if present := files.get(file["path"]):
             mode["oid"] = present.sha256 or present.oid
         modes.append(mode)
     return Answer.of_json({"files": modes})
 
 
 def commit(site: Site, request: Request, kind: str, repository: str, revision: str) -> Answer:
-    """Make one commit on a branch, or on a new pull request; 412 if its parent is no longer the newest."""
-    is_pull_request = request.query.get("create_pr") in ("1", "true")
-    access = site.readable if is_pull_request else site.writable
-    user, found = site.signed_in(request), access(request, kind, repository)
+    """Make one commit on a branch; 412 if ``parentCommit`` is not the branch's newest."""
+    user, stored = site.signed_in(request), site.writable(request, kind, repository)
     message, operations = _parse(request)
     for operation in operations:
         if operation.key == "lfsFile" and site.xet:
             site.xet.materialise(str(operation.value.get("oid")), site.contents)
-    with found.changing() as record:
-        parent = found.commit(revision)
+    with stored.changing() as state:
+        parent = stored.commit(revision)
         expected = message.get("parentCommit")
-        if expected and not is_pull_request and not parent.sha.startswith(expected):
+        if expected and not parent.sha.startswith(expected):
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         files = dict(parent.files)
         for operation in operations:
             _APPLY[operation.key](site, files, operation)
-        ref = _ref_to_move(record, revision, message["summary"], user, parent.sha, is_pull_request)
+        ref = _branch(state, revision)
         description = {"title": message["summary"], "description": message.get("description", ""), "author": user}
-        sha = found.add_commit(parent.sha, files, description)
-        record.refs[ref] = sha
-    return Answer.of_json(_receipt(site, found, sha, ref if is_pull_request else None))
-
-
-def _receipt(site: Site, repository: Repository, sha: str, pull_request: str | None) -> dict[str, Any]:
-    url = site.url(repository)
-    number = pull_request.rpartition("/")[2] if pull_request else None
-    return {
-        "success": True,
-        "commitOid": sha,
-        "commitUrl": f"{url}/commit/{sha}",
-        "pullRequestUrl": f"{url}/discussions/{number}" if number else None,
-        "hookOutput": "",
-    }
+        state.refs[ref] = sha = stored.add_commit(parent.sha, files, description)
+    address = f"{site.url(stored)}/commit/{sha}"
+    return Answer.of_json({"success": True, "commitOid": sha, "commitUrl": address, "hookOutput": ""})
 
 
 def _parse(request: Request) -> tuple[dict[str, Any], list[Operation]]:
@@ -110,19 +95,14 @@ def _parse(request: Request) -> tuple[dict[str, Any], list[Operation]]:
 
 
 def _safe_path(path: str) -> str:
-    path = path.rstrip("/")
     if not path or {"", ".", "..", ".git"} & set(path.split("/")):
         raise Refusal(400, f"Not a path for a file in a repository: {path!r}")
     return path
 
 
-def _ref_to_move(
-    record: RepositoryRecord, revision: str, title: str, user: str, parent: str, is_pull_request: bool
-) -> str:
-    if is_pull_request:
-        return f"refs/pr/{open_discussion(record, title, user, parent).num}"
+def _branch(state: RepositoryState, revision: str) -> str:
     for ref in (revision, f"refs/heads/{revision}"):
-        if ref in record.refs and not ref.startswith("refs/tags/"):
+        if ref in state.refs and not ref.startswith("refs/tags/"):
             return ref
     raise Refusal(404, f"{revision} is not a branch; a commit needs one", "RevisionNotFound")
 
@@ -132,7 +112,7 @@ def _add_regular(site: Site, files: Files, operation: Operation) -> None:
         data = base64.b64decode(operation.value["content"], validate=True)
     except (KeyError, TypeError, binascii.Error) as error:
         raise Refusal(400, f"{operation.path} has no base64 content: {error!r}") from error
-    # Clients send an empty file this way whatever its name, since object stores refuse it.
+    # An empty file comes this way whatever its name: object stores refuse it.
     if data and _is_large(operation.path, len(data), data[:512]):
         raise Refusal(
             400, f"Your push was rejected because {operation.path} is larger than 10 MiB or binary. Use LFS or Xet."
@@ -159,11 +139,6 @@ def _delete_file(site: Site, files: Files, operation: Operation) -> None:
         raise Refusal(404, f"A file with this name doesn't exist: {operation.path}", "EntryNotFound")
 
 
-def _delete_folder(site: Site, files: Files, operation: Operation) -> None:
-    for path in [path for path in files if path.startswith(f"{operation.path}/")]:
-        del files[path]
-
-
 def _is_large(path: str, size: int, sample: bytes) -> bool:
     return size > REGULAR_BYTES or PurePosixPath(path).suffix in _LARGE_SUFFIXES or b"\0" in sample
 
@@ -172,5 +147,4 @@ _APPLY: dict[str, Callable[[Site, Files, Operation], None]] = {
     "file": _add_regular,
     "lfsFile": _add_large,
     "deletedFile": _delete_file,
-    "deletedFolder": _delete_folder,
 }
