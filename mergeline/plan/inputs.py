@@ -1,4 +1,4 @@
-"""Which tensors each output tensor is computed from, and with which numbers."""
+"""Each output tensor's input tensors and parameter values."""
 
 from __future__ import annotations
 
@@ -62,21 +62,21 @@ class MergeDraft:
 def draft_tensors(
     recipe: Recipe, method: MergeMethod, checkpoints: Mapping[str, Checkpoint], problems: Problems
 ) -> MergeDraft | None:
-    """Find every output tensor's inputs and numbers; None (with problems added) where that is impossible."""
+    """Draft every output tensor; None, with problems added, if the recipe does not fit method and checkpoints."""
     check_parameter_names(recipe, method, problems)
     slices = recipe.slices or models_as_slice(recipe, checkpoints, problems)
     segments = [
-        checked_segment(recipe, method, piece, f"slices[{i}]" if recipe.slices else "models", checkpoints, problems)
-        for i, piece in enumerate(slices)
+        checked_segment(recipe, method, slice_, f"slices[{i}]" if recipe.slices else "models", checkpoints, problems)
+        for i, slice_ in enumerate(slices)
     ]
-    whole = [segment for segment in segments if segment is not None]
-    if problems or len(whole) < len(segments):
+    checked = [segment for segment in segments if segment is not None]
+    if problems or len(checked) < len(segments):
         return None
-    return _Drafting(recipe, method, checkpoints, problems).draft(whole)
+    return _Drafting(recipe, method, checkpoints, problems).draft(checked)
 
 
 class _Drafting:
-    """The state shared while output tensors are drafted one by one."""
+    """Drafts the output tensors, and records which tensors of the sources are used."""
 
     def __init__(
         self, recipe: Recipe, method: MergeMethod, checkpoints: Mapping[str, Checkpoint], problems: Problems
@@ -95,23 +95,27 @@ class _Drafting:
                 layer_donors.append((source.model, source.layer_range[0] + layer))
                 tensors += self._layer(segment, layer, len(layer_donors) - 1)
         tensors += self._outside(first, before=True) + self._outside(last, before=False)
-        self._tell_unused(segments)
+        self._note_unused(segments)
         by_name = {tensor.name: tensor for tensor in tensors}
         return MergeDraft([by_name[name] for name in ordered(by_name)], donor, layer_donors)
 
     def _layer(self, segment: Segment, layer: int, output_layer: int) -> Iterator[TensorDraft]:
         """Draft the tensors of one output layer, as the segment's first source names them."""
         source = segment.sources[0]
-        wanted = source.layer_range[0] + layer
+        source_layer = source.layer_range[0] + layer
         position = gradient_position(layer, segment.layers)
-        places = [place for place in map(place_of, self.checkpoints[source.model].tensors) if place.layer == wanted]
+        places = [
+            place for place in map(place_of, self.checkpoints[source.model].tensors) if place.layer == source_layer
+        ]
         if not places:
-            self.problems.add(f"{source.model}: layer {wanted} has no tensor; the checkpoint is not whole.", "missing")
+            self.problems.add(
+                f"{source.model}: layer {source_layer} has no tensor; the checkpoint is not whole.", "missing"
+            )
         for place in places:
-            names = [place.name_in_layer(each.layer_range[0] + layer) for each in segment.sources]
-            drafted = self._tensor(segment, place.name_in_layer(output_layer), names, position)
-            if drafted is not None:
-                yield drafted
+            names = [place.name_in_layer(source.layer_range[0] + layer) for source in segment.sources]
+            draft = self._tensor(segment, place.name_in_layer(output_layer), names, position)
+            if draft is not None:
+                yield draft
 
     def _outside(self, segment: Segment, before: bool) -> list[TensorDraft]:
         """Draft the tensors before (embeddings) or after (final norm, head) the layers."""
@@ -126,30 +130,32 @@ class _Drafting:
         return [draft for draft in drafts if draft is not None]
 
     def _tensor(self, segment: Segment, name: str, names: Sequence[str], position: float) -> TensorDraft | None:
-        specs = [self._find(source.model, own) for source, own in zip(segment.sources, names, strict=True)]
-        if any(spec is None for spec in specs):
+        own_names = zip(segment.sources, names, strict=True)
+        specs = [spec for source, own_name in own_names if (spec := self._find(source.model, own_name)) is not None]
+        if len(specs) < len(names):
             return None
-        found = [spec for spec in specs if spec is not None]
-        is_copied = any(spec.dtype not in COMBINABLE for spec in found)
-        if any(spec.dtype.startswith("F8") for spec in found):
+        is_copied = any(spec.dtype not in COMBINABLE for spec in specs)
+        if any(spec.dtype.startswith("F8") for spec in specs):
             self.problems.add(
                 f"{name}: float8 weights are not supported yet; convert the checkpoint to bfloat16 first."
             )
             return None
-        rows = self._common_rows(segment, name, found)
+        rows = self._common_rows(segment, name, specs)
         try:
-            shared, own = self._numbers(segment, name, names, position)
+            shared, per_model = self._numbers(segment, name, names, position)
         except ValueError as problem:
             self.problems.add(f"parameters: {problem}.")
             return None
-        settings = TensorSettings(name, found[0].shape, shared, tuple(own), segment.has_origin)
-        unfit = None if is_copied else self.method.problem(settings)
-        if unfit:
-            self.problems.add(f"parameters: {name}: {unfit}.")
+        settings = TensorSettings(name, specs[0].shape, shared, tuple(per_model), segment.has_origin)
+        problem = None if is_copied else self.method.problem(settings)
+        if problem:
+            self.problems.add(f"parameters: {name}: {problem}.")
         if is_copied:
             self.problems.note(f"{name}: not floating point; copied from {segment.sources[0].model}.")
-        triples = zip(segment.sources, found, own, strict=True)
-        inputs = tuple(InputDraft(source.model, spec, settings) for source, spec, settings in triples)
+        inputs = tuple(
+            InputDraft(source.model, spec, values)
+            for source, spec, values in zip(segment.sources, specs, per_model, strict=True)
+        )
         if is_copied:
             return TensorDraft(name, inputs[:1], {}, False, None, True)
         return TensorDraft(name, inputs, shared, segment.has_origin, rows, False)
@@ -172,7 +178,7 @@ class _Drafting:
         return spec
 
     def _common_rows(self, segment: Segment, name: str, specs: Sequence[TensorSpec]) -> int | None:
-        """Compare shapes; unequal vocabularies follow the first input's rows, anything else is a problem."""
+        """Compare shapes; return how many rows all inputs have, if fewer than the output, which has the first's."""
         base, first = segment.sources[0].model, specs[0]
         common: int | None = None
         for source, spec in zip(segment.sources[1:], specs[1:], strict=True):
@@ -197,24 +203,29 @@ class _Drafting:
     def _numbers(
         self, segment: Segment, name: str, names: Sequence[str], position: float
     ) -> tuple[dict[str, float | bool], list[dict[str, float | bool]]]:
-        """Resolve the method's parameters for one tensor: shared ones by its output name, others by each input's."""
+        """Resolve the method's parameters for one tensor.
+
+        Returns:
+            The parameters shared by all models, matched by the output's name, and those of each model, matched by its
+            own name of the tensor.
+        """
         general = (segment.parameters, self.recipe.parameters)
         shared: dict[str, float | bool] = {}
-        own: list[dict[str, float | bool]] = [{} for _ in names]
+        per_model: list[dict[str, float | bool]] = [{} for _ in names]
         for parameter in self.method.parameters:
             if not parameter.per_model:
                 shared[parameter.name] = resolve(parameter, general, name, position)
-                self._tell_first_value(general, parameter.name, name)
+                self._note_first_value(general, parameter.name, name)
                 continue
-            merged = zip(own, segment.sources, names, strict=True)
-            for settings, source, own_name in list(merged)[segment.has_origin :]:
+            inputs = zip(per_model, segment.sources, names, strict=True)
+            for settings, source, own_name in list(inputs)[segment.has_origin :]:
                 scopes = (source.parameters, *general)
                 settings[parameter.name] = resolve(parameter, scopes, own_name, position)
-                self._tell_first_value(scopes, parameter.name, own_name)
-        return shared, own
+                self._note_first_value(scopes, parameter.name, own_name)
+        return shared, per_model
 
-    def _tell_first_value(self, scopes: Sequence[Parameters], parameter: str, name: str) -> None:
-        """Point out that a tensor after the layers takes the first value of a gradient, as mergekit has it."""
+    def _note_first_value(self, scopes: Sequence[Parameters], parameter: str, name: str) -> None:
+        """Note that a tensor outside the layers takes a gradient's first value, as in mergekit."""
         conditional = first_match(scopes, parameter, name)
         if place_of(name).layer is None and conditional is not None and isinstance(conditional.value, tuple):
             self.problems.note(
@@ -222,10 +233,11 @@ class _Drafting:
                 f"({conditional.value[0]}); add a filter for it if another is meant."
             )
 
-    def _tell_unused(self, segments: Sequence[Segment]) -> None:
-        """Name the tensors that are in a source and will not be in the output; nothing is dropped in silence."""
+    def _note_unused(self, segments: Sequence[Segment]) -> None:
+        """Note the tensors of the sources that are not in the output, so that none is dropped silently."""
         for model, used in self.used.items():
-            ranges = [source.layer_range for s in segments for source in s.sources if source.model == model]
+            sources = [source for segment in segments for source in segment.sources if source.model == model]
+            ranges = [source.layer_range for source in sources]
             unused = [
                 name
                 for name in self.checkpoints[model].tensors
@@ -237,5 +249,5 @@ class _Drafting:
 
 
 def _is_covered(place: TensorPlace, ranges: Sequence[tuple[int, int]]) -> bool:
-    """Whether a tensor would be expected in the output, given the layers taken from its model."""
+    """Whether a tensor lies outside the layers, or in a layer that the recipe takes from its model."""
     return place.layer is None or any(first <= place.layer < end for first, end in ranges)

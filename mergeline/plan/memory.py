@@ -1,4 +1,4 @@
-"""How much of a tensor is in memory at once, and what a whole merge needs."""
+"""How many elements of a tensor are in memory at once, and the peak memory of a merge."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class StreamSizes:
     """How many elements of each input are in memory at once, per worker."""
 
     held_elements: int
-    """A tensor up to this size is read once and kept, however often a method looks at it."""
+    """Tensors up to this size are read once and kept in memory for all passes of the method."""
     block_elements: int
-    """Larger tensors are read in blocks of this size, once for every look."""
+    """Larger tensors are read in blocks of this size, anew in every pass."""
     piece_elements: int
-    """Computed, and on the CPU written, in one go."""
+    """Elements computed in one call, and on the CPU written in one call."""
 
 
 CPU_SIZES = StreamSizes(held_elements=16 * 2**20, block_elements=2**20, piece_elements=256 * 2**10)
-"""Blocks and pieces stay in the processor's cache until they are used."""
+"""Small enough for the processor's cache."""
 
 GPU_SIZES = StreamSizes(held_elements=16 * 2**20, block_elements=16 * 2**20, piece_elements=16 * 2**20)
-"""A GPU wants few large pieces."""
+"""Large, as every call costs a GPU time."""
 
 _TORCH_BASE_BYTES = 300 * 2**20
 """Resident memory of a process that has imported torch."""

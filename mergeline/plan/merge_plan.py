@@ -1,4 +1,4 @@
-"""A merge, decided: every output tensor, its inputs, its numbers and its place in which shard."""
+"""The plan of a merge: every output tensor, its inputs, its parameters, and its place in a shard."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class TensorPlan:
     settings: dict[str, float | bool]
     """The method's shared parameters, resolved."""
     has_origin: bool = False
-    """Whether the first input is what the others' differences are taken from."""
+    """Whether the method takes differences of the other inputs from the first."""
     common_rows: int | None = None
-    """Rows that every input has; those after are the first input's. None: all rows."""
+    """Number of rows that every input has; the rows after are copied from the first input. None: all rows."""
     is_copied: bool = False
-    """Whether the first input's bytes are taken as they are (integer buffers)."""
+    """Whether the first input is copied unchanged (integer buffers)."""
 
     @property
     def element_count(self) -> int:
         return math.prod(self.shape)
 
     def method_settings(self) -> TensorSettings:
-        """Return what the method is told of this tensor: of the rows that every input has."""
+        """Return the method's settings for this tensor; its shape counts only rows that every input has."""
         per_model = tuple(item.settings for item in self.inputs)
         shape = self.shape if self.common_rows is None else (self.common_rows, *self.shape[1:])
         return TensorSettings(self.name, shape, self.settings, per_model, self.has_origin)
@@ -73,7 +73,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Everything a merge will do; holds no path of one machine, so that equal merges have equal digests."""
+    """Everything a merge will do. It contains no local path, so equal merges on any machine have equal digests."""
 
     merge_method: str
     recipe: dict[str, Any]
@@ -87,12 +87,12 @@ class MergePlan:
     copied_files: tuple[str, ...]
     """Tokenizer and generation files taken from the donor."""
     notes: tuple[str, ...]
-    """What was decided where the recipe is silent, and what deserves a second look, in sentences."""
+    """Sentences: what was decided where the recipe is silent, and what the user should check."""
     numerics_version: int = NUMERICS_VERSION
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over what decides the bytes written: not labels, comments or the wording of notes."""
+        """sha256 over what determines the bytes written; labels, comments and notes do not."""
         return digest(
             {
                 "numerics": self.numerics_version,
@@ -124,7 +124,7 @@ class MergePlan:
         return sum(file.nbytes for source in self.sources for file in source.files)
 
     def shard_header(self, shard: ShardPlan) -> bytes:
-        """Return the first bytes of a shard's file; the digest in it ties the file to this plan."""
+        """Return the safetensors header of a shard's file, which contains this plan's digest."""
         return safetensors_header(shard.tensors, {"format": "pt", "mergeline_plan": self.digest})
 
     def shard_nbytes(self, shard: ShardPlan) -> int:

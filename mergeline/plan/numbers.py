@@ -1,4 +1,4 @@
-"""The number each tensor gets for a parameter of its merge method."""
+"""The value of a merge method's parameter for one tensor, checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mergeline.recipe.recipe import Parameters, Scalar
 
 
 def resolve(parameter: Parameter, scopes: Sequence[Parameters], tensor_name: str, position: float) -> Number:
-    """Return the number a tensor gets for ``parameter``.
+    """Return the value of ``parameter`` for a tensor.
 
     Args:
-        parameter: Says default and range.
+        parameter: Gives default and range.
         scopes: As in :func:`first_match`.
-        tensor_name: Output name for shared parameters, the model's own name for per-model ones.
-        position: Place in the slice's gradient, in [0, 1]; tensors outside the layers stand at 0.
+        tensor_name: The output's name for shared parameters, the model's own name for per-model ones.
+        position: Position in a gradient, in [0, 1]; 0 for tensors outside the layers.
 
     Raises:
         ValueError: If the value is missing, no number, or out of range; the text says which.
@@ -40,7 +40,7 @@ def _number(parameter: Parameter, raw: Scalar) -> Number:
     try:
         # YAML 1.1 reads 1e-5 (without a dot) as text; mergekit accepts it, and so do we.
         value = float(raw)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"`{parameter.name}` must be a number, found {raw!r}") from None
     if isinstance(raw, bool) or value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"`{parameter.name}` must be a finite number, found {raw!r}")

@@ -1,4 +1,4 @@
-"""config.json of the output: the base model's, made true for what is written."""
+"""config.json of the output: the base model's, with the dtype, layers and vocabulary of what is written."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from mergeline.plan.problems import Problems
 
 _MUST_AGREE = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act")
-"""Config entries without which the same weights mean another function."""
+"""Entries that change what the same weights compute."""
 _SHOULD_AGREE = (
     "rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "rms_norm_eps", "max_position_embeddings",
     "eos_token_id", "bos_token_id",
 )  # fmt: skip
 """Entries that may differ between fine-tunes; the output has the base model's."""
 _NOT_CARRIED = ("_name_or_path", "auto_map")
-"""A path of another machine, and a door to remote code."""
+"""A local path, and Python code of the repository to run on loading."""
 
 
 def output_config(
@@ -56,7 +56,7 @@ def output_config(
 
 
 def _compare(base: Checkpoint, other: Checkpoint, problems: Problems) -> None:
-    """Find config entries that keep two models from being merged, or that only one of them can keep."""
+    """Add a problem for entries that prevent a merge, a note for those where the output follows the base model."""
     if "quantization_config" in other.config:
         problems.add(f"{other.label}: its weights are quantized; merge the original checkpoint instead.")
     for key in _MUST_AGREE:

@@ -15,7 +15,7 @@ _PLAN = TypeAdapter(MergePlan)
 
 
 def plan_json(plan: MergePlan) -> str:
-    """Render a plan as JSON, to be shown, stored or read back."""
+    """Render a plan as JSON."""
     return _PLAN.dump_json(plan, indent=1).decode()
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to the plan of its merge, by the sources' headers alone."""
+"""From a recipe to the plan of its merge, read from the headers of the sources alone."""
 
 from __future__ import annotations
 
@@ -100,8 +100,7 @@ def _placed(tensors: list[TensorPlan]) -> tuple[TensorPlan, ...]:
 
 
 def _error(problems: Problems) -> PlanError:
-    kinds = {kind for kind, _ in problems.found}
-    lines = [line for _, line in problems.found]
+    kinds, lines = set(problems.kinds.values()), list(problems.kinds)
     if kinds == {"shape"}:
         return ShapeMismatchError(lines)
     if kinds == {"missing"}:
@@ -111,7 +110,7 @@ def _error(problems: Problems) -> PlanError:
 
 @dataclass(frozen=True)
 class PlannedMerge:
-    """A recipe with everything it refers to pinned, and the plan made of it."""
+    """A recipe, its sources pinned to a commit, and the plan of their merge."""
 
     recipe_text: str
     plan: MergePlan
@@ -120,7 +119,7 @@ class PlannedMerge:
 
 
 def resolve_sources(recipe: Recipe, hub: Hub) -> dict[str, Checkpoint]:
-    """Pin every model a recipe names and read its headers; all that cannot be read is reported at once."""
+    """Pin every model a recipe names and read its headers; what cannot be read is reported together."""
     checkpoints: dict[str, Checkpoint] = {}
     problems: list[InputError] = []
     for reference in recipe.references():

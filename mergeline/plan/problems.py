@@ -1,4 +1,4 @@
-"""What stands in the way of a plan, and what was decided on the way."""
+"""Why a recipe and its checkpoints cannot be planned, and what was decided where the recipe is silent."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ ProblemKind = Literal["shape", "missing", "other"]
 
 @dataclass
 class Problems:
-    """What stands in the way of a plan, and what was decided on the way; collected so that all is told at once."""
+    """Problems and notes, collected during planning so that all are reported together; true if there is a problem."""
 
-    found: list[tuple[ProblemKind, str]] = field(default_factory=list[tuple[ProblemKind, str]])
-    notes: list[str] = field(default_factory=list[str])
+    kinds: dict[str, ProblemKind] = field(default_factory=dict[str, ProblemKind])
+    """Line that the user reads -> kind, in the order of discovery."""
+    notes: dict[str, None] = field(default_factory=dict[str, None])
+    """Sentences for the plan, in the order of discovery."""
 
     def __bool__(self) -> bool:
-        return bool(self.found)
+        return bool(self.kinds)
 
     def add(self, line: str, kind: ProblemKind = "other") -> None:
-        if (kind, line) not in self.found:
-            self.found.append((kind, line))
+        self.kinds.setdefault(line, kind)
 
     def note(self, sentence: str) -> None:
-        if sentence not in self.notes:
-            self.notes.append(sentence)
+        self.notes[sentence] = None

@@ -1,4 +1,4 @@
-"""A plan for people: what will happen, in one screen of plain text or Markdown."""
+"""A plan as text to read: plain, and at the same time Markdown."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _sources(plan: MergePlan) -> list[str]:
 
 
 def _numbers(plan: MergePlan) -> list[str]:
-    """Show every parameter of the method as resolved, a row per layer and a column per filter."""
+    """Tabulate the value of each of the method's parameters, a row per layer and a column per model and filter."""
     recipe = Recipe.model_validate(plan.recipe)
     lines: list[str] = []
     for parameter in METHODS[plan.merge_method].parameters:
@@ -90,11 +90,11 @@ def _number(tensor: TensorPlan, name: str, model: int | None) -> tuple[float | b
 
 
 def _scopes(recipe: Recipe) -> list[Parameters]:
-    """Return every place of a recipe that may set a parameter, the most particular first."""
+    """Return all parameter settings of a recipe, the most specific first."""
     slices = recipe.slices or ()
-    particular = [source.parameters for piece in slices for source in piece.sources]
-    particular += [model.parameters for model in recipe.models or ()]
-    return [*particular, *(piece.parameters for piece in slices), recipe.parameters]
+    specific = [source.parameters for slice_ in slices for source in slice_.sources]
+    specific += [model.parameters for model in recipe.models or ()]
+    return [*specific, *(slice_.parameters for slice_ in slices), recipe.parameters]
 
 
 def _filters(scopes: Sequence[Parameters], name: str) -> list[str | None]:

@@ -14,7 +14,7 @@ from mergeline.support.dtypes import RecipeDtype
 from mergeline.support.yaml_document import StrictModel, did_you_mean, problems_of, read_yaml
 
 Scalar = float | int | bool | str
-"""One number (or flag, or word) as the recipe gives it."""
+"""A number, flag or word as the recipe gives it."""
 
 
 class Conditional(StrictModel):
@@ -30,11 +30,11 @@ class Conditional(StrictModel):
 
 
 Setting = tuple[Conditional, ...]
-"""One parameter as written: the first conditional that matches a tensor gives its value."""
+"""All values of a parameter in one place of the recipe: the first conditional that matches a tensor gives its value."""
 
 
 def _read_setting(raw: Any) -> Setting:
-    """Bring a scalar, a gradient or a list of filtered values into one form."""
+    """Read a scalar, a gradient or a list of filtered values as conditionals."""
     if isinstance(raw, tuple) and all(isinstance(item, Conditional) for item in cast("tuple[Any, ...]", raw)):
         return cast("Setting", raw)
     if isinstance(raw, Mapping):
@@ -85,7 +85,7 @@ def _write_setting(setting: Setting) -> Any:
 
 
 _SettingForm = Scalar | list[Scalar] | Conditional | list[Conditional]
-"""The ways a recipe may write a setting; for the schema that editors read."""
+"""What a recipe may write for a setting; for the JSON schema that editors read."""
 
 
 _SettingField = Annotated[
@@ -94,7 +94,7 @@ _SettingField = Annotated[
 
 
 Parameters = dict[str, _SettingField]
-"""Parameter name -> setting; which names a method knows is checked by the plan."""
+"""Parameter name -> setting; planning checks the names against the merge method."""
 
 
 def _read_reference(raw: Any) -> Any:
@@ -126,7 +126,7 @@ class Source(StrictModel):
 
     model: ModelReference
     layer_range: tuple[int, int]
-    """First layer and the one after the last, counted from 0."""
+    """First layer and one past the last, counted from 0."""
     parameters: Parameters = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -140,7 +140,7 @@ class Source(StrictModel):
 
 
 class Slice(StrictModel):
-    """Consecutive layers of the output and where they come from."""
+    """Consecutive layers of the output and the models they are merged from."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
     base_model: ModelReference | None = None
@@ -209,14 +209,14 @@ class Recipe(StrictModel):
         return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
     def references(self) -> tuple[str, ...]:
-        """Return every model named, once each, in the order of first mention; the base model counts."""
+        """Return all models that the recipe names, base models included, in the order of first mention."""
         named: dict[str, None] = {}
         for model in self.models or ():
             named[model.model] = None
-        for piece in self.slices or ():
-            named.update((source.model, None) for source in piece.sources)
-            if piece.base_model:
-                named[piece.base_model] = None
+        for slice_ in self.slices or ():
+            named.update((source.model, None) for source in slice_.sources)
+            if slice_.base_model:
+                named[slice_.base_model] = None
         if self.base_model:
             named[self.base_model] = None
         return tuple(named)

@@ -1,6 +1,6 @@
 """A tensor's place in the model, read from its name and the config.
 
-Any checkpoint whose layers are numbered in its tensor names can be planned: nothing here lists architectures.
+There is no list of architectures: any checkpoint whose tensor names number the layers can be planned.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ def with_layers(config: Mapping[str, Any], donors: Iterable[tuple[Mapping[str, A
 def is_tied(config: Mapping[str, Any], names: Iterable[str]) -> bool:
     """Whether the output projection is the token embedding.
 
-    A config that does not say is read by its weights: transformers' default differs between architectures.
+    A config without ``tie_word_embeddings`` is tied if there is no head: transformers' default differs by architecture.
     """
     stated = config.get("tie_word_embeddings")
     return stated if isinstance(stated, bool) else not any(is_head(name) for name in names)
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Sort tensor names as the data flows: embeddings, layers in order, final norm, head."""
+    """Sort tensor names in the order of computation: embeddings, layers, final norm, head."""
 
     def key(name: str) -> tuple[int, str, int, str]:
         place = place_of(name)

@@ -1,4 +1,4 @@
-"""One checkpoint, local or on the Hub, as its safetensors headers describe it; no weight is read here."""
+"""A checkpoint, local or on the Hub, as its config and safetensors headers describe it; no weight is read here."""
 
 from __future__ import annotations
 
@@ -16,22 +16,13 @@ from mergeline.sources.safetensors_header import TensorSpec, add_tensors, read_h
 from mergeline.support.digests import digest
 
 INDEX_NAME = "model.safetensors.index.json"
-
-
 SINGLE_NAME = "model.safetensors"
 
-
 _FIRST_RANGE_BYTES = 100_000
-"""Holds the whole header of most shards."""
-
-
+"""Contains the whole header of most shards."""
 _MAX_SMALL_FILE_BYTES = 256_000_000
 """The largest tokenizers are some 35 MB."""
-
-
 _SHARD_NAME = re.compile(r"^[A-Za-z0-9][\w.\-]*\.safetensors$")
-
-
 _AUXILIARY = re.compile(
     r"^(?:config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab|chat_template|preprocessor_config"
     r"|processor_config)\.json$|\.(?:model|tiktoken|jinja)$|^(?:merges|vocab)\.txt$"
@@ -40,10 +31,10 @@ _AUXILIARY = re.compile(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's tensors and config, pinned so that what is planned is what will be read."""
+    """A model's config and tensors, pinned by commit and digests, so that a merge reads what was planned."""
 
     identity: SourceIdentity
-    """Without any path of this machine."""
+    """Without any local path."""
     config: dict[str, Any]
     """Content of config.json."""
     tensors: Mapping[str, TensorSpec]
@@ -53,7 +44,7 @@ class Checkpoint:
     read_small_file: Callable[[str], bytes] = field(repr=False, compare=False)
     """Returns the content of one of the auxiliary files."""
     directory: Path | None = None
-    """Where the files lie; None while they are only on the Hub."""
+    """Local directory of the files; None if they are on the Hub."""
     repository: PinnedRepository | None = None
     """The pinned Hub repository; None for a local directory."""
 
@@ -74,7 +65,7 @@ def open_checkpoint(reference: str, hub: Hub | None = None) -> Checkpoint:
         hub: Where Hub ids are looked up; the environment's Hub by default.
 
     Raises:
-        CheckpointError: If it is no model directory, or its files are malformed or unsupported.
+        CheckpointError: If it is not a model directory, or its files are malformed or unsupported.
         RepositoryError: If the Hub repository or revision cannot be read.
     """
     path = Path(reference).expanduser()
@@ -92,7 +83,7 @@ def open_checkpoint(reference: str, hub: Hub | None = None) -> Checkpoint:
 
 
 def fetch(checkpoint: Checkpoint, hub: Hub) -> Path:
-    """Return the directory that holds a checkpoint's files, downloading those of a Hub repository."""
+    """Return the local directory of a checkpoint's files, after downloading those of a Hub repository."""
     if checkpoint.directory is not None:
         return checkpoint.directory
     assert checkpoint.repository is not None
@@ -149,7 +140,7 @@ def _open_remote(reference: str, hub: Hub, repository: PinnedRepository) -> Chec
 
 
 def _range_reader(hub: Hub, repository: PinnedRepository, name: str, nbytes: int) -> Callable[[int], bytes]:
-    """Return a function that reads a remote file from its start, most often in one request."""
+    """Return a function that reads a remote file sequentially; most headers take one request."""
     buffer = hub.read_range(repository, name, 0, min(_FIRST_RANGE_BYTES, nbytes))
     position = 0
 
@@ -175,7 +166,7 @@ def _checkpoint(
 
 
 def _weight_files(reference: str, names: list[str], read_small_file: Callable[[str], bytes]) -> list[str]:
-    """Return the weight files the index (or the single file's presence) names, and nothing beside them."""
+    """Return the weight files that the index names, or the single one without an index."""
     if INDEX_NAME in names:
         weight_map = _read_json(reference, INDEX_NAME, read_small_file).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:

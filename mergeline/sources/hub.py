@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["SMALL_FILE_BYTES", "CommitRecord", "Hub", "PinnedRepository", "RemoteFile", "StagedFiles", "Upload"]
 
 SMALL_FILE_BYTES = 32_000_000
-"""``read_file`` holds a file in memory; anything larger is downloaded or read by range."""
+"""Limit of ``read_file``, which returns a file as bytes; larger ones are downloaded or read by range."""
 
 
 class Hub(HubCommits):
-    """One Hub: repositories pinned to a commit, their files read, downloaded and committed."""
+    """The Hub's repositories, pinned to a commit: their files are read, downloaded and committed."""
 
     def whoami(self) -> str:
         """Return the name of the user who owns the token; RepositoryError without one."""
@@ -47,7 +47,7 @@ class Hub(HubCommits):
         return self.attempt(ask, "your account")
 
     def resolve(self, repo_id: str, revision: str | None = None, kind: RepositoryKind = "model") -> PinnedRepository:
-        """Pin a branch, tag or commit (None: the main branch) to the commit it names now, with the list of its files.
+        """Return the commit that a branch, tag or commit (None: the main branch) names now, with its files.
 
         Raises:
             RepositoryError: The repository or revision does not exist or may not be read.

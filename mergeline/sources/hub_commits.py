@@ -1,4 +1,4 @@
-"""What changes a Hub: repositories created, their visibility, and commits, each made whole or not at all."""
+"""What changes a Hub: new repositories, their visibility, and atomic commits."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StagedFiles:
-    """Files whose large contents are on the Hub already, waiting for the commit that names them."""
+    """Files ready to be committed; the contents of large ones are uploaded already."""
 
     repo_id: str
     operations: tuple[CommitOperationAdd, ...]
@@ -63,7 +63,7 @@ class HubCommits(HubConnection):
         )
 
     def stage(self, repo_id: str, uploads: Sequence[Upload], kind: RepositoryKind = "model") -> StagedFiles:
-        """Upload what is large, in parallel; nothing is visible before :meth:`commit`."""
+        """Upload large files in parallel; nothing is visible before :meth:`commit`."""
         from huggingface_hub import CommitOperationAdd
 
         operations: list[CommitOperationAdd] = []
@@ -90,9 +90,9 @@ class HubCommits(HubConnection):
         description: str,
         kind: RepositoryKind = "model",
     ) -> str | None:
-        """Commit staged files and deletions to the main branch at once, or not at all.
+        """Commit staged files and deletions to the main branch in one commit.
 
-        Asked of the Hub once only: after a TransientHubError the commit may exist, so look at :meth:`commits` first.
+        The request is sent once: after a TransientHubError the commit may exist, so look at :meth:`commits` first.
 
         Returns:
             The new commit, or None if the branch has moved past ``parent``.
@@ -104,7 +104,7 @@ class HubCommits(HubConnection):
 
         def send() -> str | None:
             try:
-                made = self.api().create_commit(
+                commit = self.api().create_commit(
                     staged.repo_id,
                     operations,
                     commit_message=title,
@@ -116,6 +116,6 @@ class HubCommits(HubConnection):
                 if error.response.status_code == 412:
                     return None
                 raise
-            return require_commit(made.oid, f"{self.url}, after a commit to {staged.repo_id},")
+            return require_commit(commit.oid, f"{self.url}, after a commit to {staged.repo_id},")
 
         return self.attempt(send, staged.repo_id, attempts=1)

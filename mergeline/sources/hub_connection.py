@@ -1,4 +1,4 @@
-"""A connection to one Hub: its addresses, its client, and how failing requests are explained and tried again."""
+"""A Hub's addresses, its client, and how failing requests are explained and tried again."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class HubConnection:
-    """Where a Hub is. The token is read from the environment whenever a request needs it, and is kept nowhere."""
+    """A Hub by its address. The token is read from the environment for every request, and is stored nowhere."""
 
     endpoint: str | None = None
     """Base URL; None: ``$HF_ENDPOINT``, else https://huggingface.co."""

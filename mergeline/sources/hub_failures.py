@@ -1,4 +1,4 @@
-"""What a failure of the Hub means to the user, in one line, and whether to try again."""
+"""Failures of the Hub as one-line errors, and retries of those that are transient."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _T = TypeVar("_T")
 def attempt(
     call: Callable[[], _T], explain: Callable[[Exception], MergelineError] | None = None, attempts: int = ATTEMPTS
 ) -> _T:
-    """Call the Hub; try again, later and later, while its failures are transient.
+    """Call the Hub; retry with growing delays while its failures are transient.
 
     The library's own exceptions hold request headers and signed URLs, so they are not chained to what is raised.
 
     Args:
-        call: Does the request and returns its result.
-        explain: Turns what the Hub's libraries raise into one of Mergeline's errors; None: ``call`` does that itself.
-        attempts: How often ``call`` is made at most.
+        call: Makes the request and returns its result.
+        explain: Converts exceptions of the Hub's libraries to Mergeline's; None: ``call`` does that itself.
+        attempts: Calls at most.
     """
     for attempt_number in range(1, attempts + 1):
         try:
@@ -51,7 +51,7 @@ def attempt(
             requested_delay = _requested_delay(error)
         if not isinstance(failure, TransientHubError) or attempt_number == attempts:
             raise failure
-        # Half of it is random, so that many workers refused together do not come back together.
+        # Half of the delay is random, so that workers refused at the same time do not retry at the same time.
         delay = FIRST_DELAY_SECONDS * 2 ** (attempt_number - 1) * random.uniform(0.5, 1)
         delay = min(max(delay, requested_delay), LONGEST_DELAY_SECONDS)
         logger.warning("%s Attempt %d of %d in %.1f s.", failure, attempt_number + 1, attempts, delay)
@@ -60,7 +60,7 @@ def attempt(
 
 
 def explain(error: Exception, *, hub_url: str, repo_id: str, revision: str | None) -> MergelineError:
-    """Turn an exception of huggingface_hub, httpx or hf_xet into one line of Mergeline's, without secrets."""
+    """Convert an exception of huggingface_hub, httpx or hf_xet to a one-line error without secrets."""
     if isinstance(error, MergelineError):
         return error
     status = status_of(error)
@@ -100,13 +100,13 @@ def explain(error: Exception, *, hub_url: str, repo_id: str, revision: str | Non
 
 
 def _meanings() -> tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[MergelineError], str], ...]:
-    """Return what an exception becomes, with which text; the first row that fits counts.
+    """Return rows of exception class, Mergeline's class and text; the first row that fits counts.
 
-    Built when something has failed: importing the libraries takes longer than ``mergeline --help`` may.
+    Built only after a failure: importing the libraries takes longer than ``mergeline --help`` may.
     """
     from huggingface_hub import errors
 
-    xet: Any = sys.modules.get("hf_xet")  # not made for every processor; what was not imported has raised nothing
+    xet: Any = sys.modules.get("hf_xet")  # missing on some processors; unless imported, it raised nothing
     refused_by_xet: tuple[type[Exception], ...] = (xet.XetAuthenticationError,) if xet else ()
     return (
         (
@@ -145,7 +145,7 @@ def _meanings() -> tuple[tuple[type[Exception] | tuple[type[Exception], ...], ty
 
 
 def status_of(error: Exception) -> int | None:
-    """HTTP status of the answer that ``error`` is about, if it is about one."""
+    """Return the HTTP status of the response that caused ``error``, if any."""
     response: Any = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
 
@@ -159,7 +159,7 @@ def is_transport_failure(error: Exception) -> bool:
 
 
 def keep_signatures_out_of_logs() -> None:
-    """Let no library's log line show the query of a URL: on the Hub's storage it is a key to the file."""
+    """Remove queries of URLs from the libraries' log lines: on the Hub's storage they are signatures."""
     for name in ("httpx2", "httpcore2.http11", "huggingface_hub.file_download", "huggingface_hub.utils._http"):
         logging.getLogger(name).addFilter(_without_secrets_filter)
 
@@ -170,7 +170,7 @@ def _without_secrets_filter(record: logging.LogRecord) -> bool:
 
 
 def _is_request_failure(error: Exception) -> bool:
-    """Whether the Hub's libraries raise such exceptions; anything else is a mistake of ours."""
+    """Whether the Hub's libraries raise such exceptions; anything else is a fault of Mergeline."""
     from huggingface_hub.utils import httpx
 
     return isinstance(error, (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError))
@@ -183,13 +183,13 @@ def _said(error: Exception) -> str:
 
 
 def _answerer(error: Exception, hub_url: str) -> str:
-    """Scheme and host that answered: the Hub, or the storage it redirects to."""
+    """Return scheme and host of the response: the Hub, or the storage it redirects to."""
     parts = urlsplit(str(getattr(getattr(error, "response", None), "url", hub_url)))
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def _requested_delay(error: Exception) -> float:
-    """Seconds the server asks to wait, 0 if it does not say."""
+    """Return the seconds that the server asks to wait, or 0."""
     headers: Any = getattr(getattr(error, "response", None), "headers", {})
     value = str(headers.get("Retry-After", ""))
     return float(value) if value.isdigit() else 0.0

@@ -1,7 +1,7 @@
-"""The rule of every request to a Hub: the token stays at the Hub's origin, and no answer becomes a path of ours.
+"""Checks of every request to a Hub: the token stays at the Hub's origin, and no response may name a local path.
 
-huggingface_hub trusts what a Hub answers. It sends the token along to whatever page a listing names as the next one, to
-LFS verification addresses and to Xet token addresses, and it makes file names of ETags, commits and digests.
+huggingface_hub trusts the responses of a Hub. It sends the token to whatever page a listing names as the next one, to
+LFS verification addresses and to Xet token addresses, and it uses ETags, commits and digests as file names.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _IS_LISTING = "mergeline.is_listing"
 
 _lock = threading.Lock()
 _hubs: tuple[str, ...] = ()
-"""Addresses of the Hubs that calls in progress are about."""
+"""Addresses of the Hubs of all calls in progress."""
 _plain_factory: CLIENT_FACTORY_T | None = None
 
 
 @contextmanager
 def guarded(hub_url: str) -> Generator[None]:
-    """Keep the token at the Hub's scheme, host and port, and refuse answers that could name a path, while inside.
+    """Within the context, send the token only to the Hub's origin, and refuse responses that could name a path.
 
     huggingface_hub has one HTTP client per process, and its threads do not know who called. So two calls at once to
     two Hubs allow each other's origin; outside of all calls the library behaves as it always does.
@@ -63,7 +63,7 @@ def require_commit(commit: str | None, place: str) -> str:
 
 
 def _guard_client() -> None:
-    """Add the rule to the client that huggingface_hub makes, with the proxies and certificates it has."""
+    """Add the checks to huggingface_hub's client, which keeps its proxies and certificates."""
     from huggingface_hub.utils import (
         _http,  # pyright: ignore[reportPrivateUsage]  # the factory in force has no public name
         set_client_factory,
@@ -88,7 +88,7 @@ def _guarded_client() -> httpx.Client:
 
 
 def _keep_token_home(request: httpx.Request) -> None:
-    """Drop the token from a request to another origin than a Hub's; runs before every request and redirect."""
+    """Remove the token from requests to other origins than a Hub's; runs before every request and redirect."""
     hubs = _hubs
     if not hubs:
         return
@@ -101,7 +101,7 @@ def _keep_token_home(request: httpx.Request) -> None:
 
 
 def _refuse_escape(response: httpx.Response) -> None:
-    """Raise HubError for an answer that leads to another origin or out of the cache, before anything is written."""
+    """Raise HubError for a response that leads to another origin or out of the cache, before anything is written."""
     hubs = _hubs
     if not hubs:
         return
@@ -110,7 +110,7 @@ def _refuse_escape(response: httpx.Response) -> None:
     if "X-Repo-Commit" in response.headers:  # even a 404's becomes a folder
         commit = require_commit(response.headers["X-Repo-Commit"], place)
         asked = _COMMIT_ASKED.search(request.url.path)
-        if asked and asked[1] != commit:  # the library would note it as another name of that commit
+        if asked and asked[1] != commit:  # the library would record it as another name of that commit
             raise HubError(f"{place} answers for commit {commit}; nothing was written. Ask the Hub's owner.")
     _require_next_page(response, hubs, place)
     if request.method == "HEAD":
@@ -133,7 +133,7 @@ def _require_next_page(response: httpx.Response, hubs: tuple[str, ...], place: s
 
 
 def _require_safe_metadata(response: httpx.Response, hubs: tuple[str, ...], place: str) -> None:
-    """Check what the library takes from the answer to HEAD: a blob's name, and where to get a Xet token."""
+    """Check what the library uses of a response to HEAD: the blob's name, and the address for Xet tokens."""
     from huggingface_hub import constants
 
     headers = response.headers
@@ -200,7 +200,7 @@ def _is_listing(url: httpx.URL, hubs: tuple[str, ...]) -> bool:
 
 
 def _joined(base: httpx.URL, text: str) -> httpx.URL | None:
-    """Return the address that ``text`` means on a page at ``base``; None if it is none."""
+    """Resolve ``text`` as an address relative to ``base``; None if it is not one."""
     from huggingface_hub.utils import httpx
 
     try:

@@ -1,4 +1,4 @@
-"""What identifies a checkpoint: its files, its commit, and a fingerprint of both."""
+"""The identity of a checkpoint: its files, its commit, and a fingerprint of both."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FileDigest:
-    """One file by name, size and content."""
+    """A file by name, size and sha256."""
 
     name: str
     nbytes: int
     sha256: str | None
-    """Hex; None where only the header was read (a local source before its bytes were hashed)."""
+    """Hex; None for a local source of which only the header was read."""
 
 
 @dataclass(frozen=True)
 class SourceIdentity:
-    """One checkpoint that a merge reads, without any path of one machine."""
+    """A checkpoint that a merge reads, without any local path."""
 
     label: str
     """As the recipe names it: a Hub id, or the local path given."""

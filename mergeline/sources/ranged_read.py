@@ -1,4 +1,4 @@
-"""Bytes of a remote file, gathered over as many ranged requests as it takes."""
+"""Byte ranges of a remote file, continued by further requests when a connection is cut."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mergeline.sources.hub_connection import open_stream
 logger = logging.getLogger(__name__)
 
 _redirects: dict[str, str] = {}
-"""Address on the Hub -> where it sent us, signature included: one redirect per file instead of one per tensor."""
+"""Address on the Hub -> the signed address it redirects to: one redirect per file, not one per tensor."""
 
 
 def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int) -> bytes:
     """Return bytes ``start`` to ``stop`` (exclusive) of a file, continuing where a cut connection left off.
 
     Args:
-        received: What an earlier call got of these bytes; grows in place, so that nothing is fetched twice.
+        received: These bytes as far as earlier calls received them; extended in place.
         url: The file's address on the Hub.
         start: First byte.
         stop: One past the last byte.
@@ -40,7 +40,7 @@ def read_range(received: bytearray, url: str, start: int, stop: int, nbytes: int
 
 
 def _receive(received: bytearray, url: str, start: int, stop: int, nbytes: int) -> None:
-    """Append to ``received`` what one request gives of the bytes that are missing."""
+    """Request the missing bytes once and append what arrives to ``received``."""
     position = start + len(received)
     redirect = _redirects.get(url)
     # A compressed answer would count its bytes differently.
@@ -58,8 +58,8 @@ def _receive(received: bytearray, url: str, start: int, stop: int, nbytes: int) 
         _redirects.pop(url, None)  # the signature has expired: the next request asks the Hub for a new one
         return
     if not position < start + len(received) <= stop:
-        found = start + len(received) - position
-        raise HubError(f"{url}: {stop - position} bytes expected, {found} found; download the file instead.")
+        received_now = start + len(received) - position
+        raise HubError(f"{url}: {stop - position} bytes expected, {received_now} found; download the file instead.")
 
 
 def _require_range(response: Any, url: str, position: int, stop: int, nbytes: int) -> None:

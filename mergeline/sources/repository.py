@@ -1,4 +1,4 @@
-"""A Hub repository as records: its files at one commit, its history, and what is about to be added to it."""
+"""Records of a Hub repository: its files at one commit, its history, and uploads to it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class PinnedRepository:
-    """A repository at one commit: what it holds will never change."""
+    """A repository at one commit, whose content never changes."""
 
     repo_id: str
     commit: str
     """40 hexadecimal digits."""
     kind: RepositoryKind
     license: str | None
-    """As the card declares it; the ``license_name`` where the declared licence is ``other``."""
+    """As the model card declares it; its ``license_name`` where that is ``other``."""
     is_gated: bool
     files: tuple[RemoteFile, ...]
     """In the order of their paths."""
@@ -49,7 +49,7 @@ class PinnedRepository:
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """One commit as the history of a branch lists it."""
+    """A commit in the history of a branch."""
 
     commit: str
     title: str
@@ -65,7 +65,7 @@ class Upload:
     content: Path | bytes
     """A local file, or the content itself."""
     sha256: str
-    """Hex, of the content; spares the upload a second reading."""
+    """Hex, of the content; known already, so the upload need not hash it."""
 
 
 def declared_license(card: Any) -> str | None:
@@ -82,7 +82,7 @@ def declared_license(card: Any) -> str | None:
 
 
 def require_safe_path(path: str, repo_id: str) -> None:
-    """Raise RepositoryError unless ``path`` stays inside whatever directory it is joined to, on any system."""
+    """Raise RepositoryError if ``path``, joined to a directory, could lead out of it on any system."""
     is_unsafe = {"", ".", ".."} & set(path.split("/")) or re.search(r"^[A-Za-z]:|[\\\0-\x1f]", path)
     if is_unsafe:
         raise RepositoryError(f"{repo_id}: the path {path!r} could lead out of the repository; it is refused.")

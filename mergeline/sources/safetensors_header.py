@@ -36,9 +36,9 @@ def read_header(place: str, file_nbytes: int, read: Callable[[int], bytes]) -> b
     """Return the JSON header of one safetensors file.
 
     Args:
-        place: What messages call the file.
+        place: Name of the file for messages.
         file_nbytes: Size of the whole file.
-        read: Returns the next so many bytes.
+        read: Returns the next n bytes of the file.
 
     Raises:
         CheckpointError: If the file is shorter than its header says, or the header exceeds 100 MB.
@@ -55,7 +55,7 @@ def read_header(place: str, file_nbytes: int, read: Callable[[int], bytes]) -> b
 
 
 def add_tensors(tensors: dict[str, TensorSpec], reference: str, file: str, file_nbytes: int, header: bytes) -> None:
-    """Add the tensors of one file, after the checks of the safetensors format that keep a reader safe."""
+    """Add the tensors of a file after checking the header: keys, dtypes, sizes, and no gaps or overlaps."""
     place = f"{reference}/{file}"
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

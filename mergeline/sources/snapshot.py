@@ -1,4 +1,4 @@
-"""Downloaded files in the Hugging Face cache, compared once with what the Hub declares of them."""
+"""Downloaded files in the Hugging Face cache, checked once against the Hub's sizes and sha256."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _RECORDS_DIRECTORY = "mergeline-verified"
 
 
 def fetch_intact(fetch: Callable[[], Path], files: Sequence[RemoteFile], source: str) -> Path:
-    """Fetch files, compare each with its declared size and sha256, and fetch damaged ones once more.
+    """Fetch files, check their sizes and sha256, and fetch damaged files once more.
 
     Args:
         fetch: Downloads what is missing and returns the snapshot: ``<cache>/models--owner--name/snapshots/<commit>``.
-        files: What ``fetch`` fetches.
-        source: Where from, for messages.
+        files: The files that ``fetch`` downloads.
+        source: Name of the repository for messages.
 
     Raises:
         HubError: A file arrived damaged twice, or lies outside the cache.
@@ -60,9 +60,9 @@ def require_inside(directory: Path, paths: Sequence[str]) -> None:
 
 
 def _is_inside(directory: Path, path: Path) -> bool:
-    """Whether ``path`` names an entry of the repository's folder of the cache, or of the blobs all repositories share.
+    """Whether ``path`` lies in the repository's folder of the cache, or among the blobs that all repositories share.
 
-    Links on the way to it are followed, those that the entry itself may be are not.
+    Links in the path to its folder are followed; if the entry is a link itself, that is not.
     """
     folder, repository = path.parent.resolve(), directory.parents[1].resolve()
     return folder.is_relative_to(repository) or folder.is_relative_to(directory.parents[2].resolve() / "blobs")
@@ -75,9 +75,9 @@ def _damaged(directory: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
 
 
 def _discard(directory: Path, name: str) -> None:
-    """Remove a file of a snapshot with the links and the blob it leads to, so that it is fetched anew.
+    """Remove a file of a snapshot, with all links and the blob behind it, so that it is fetched again.
 
-    Nothing outside the cache is removed: where a link leads out, the link goes and its target stays.
+    Nothing outside the cache is removed: a link that leads out is removed, its target is not.
     """
     path = directory / name
     while _is_inside(directory, path):
@@ -89,7 +89,7 @@ def _discard(directory: Path, name: str) -> None:
 
 
 def _is_intact(directory: Path, file: RemoteFile) -> bool:
-    """Compare a file with what is declared; once found intact it is remembered by size and modification time."""
+    """Check a file's size and sha256; the result is recorded with its size and modification time."""
     path = directory / file.path
     if not path.is_file():  # the library lists the files anew, and this list may lack it
         return False

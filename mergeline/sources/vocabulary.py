@@ -1,4 +1,4 @@
-"""Vocabularies of unequal size: whose rows the output has, and what the difference means in tokens."""
+"""Vocabularies of different sizes: whose rows the output has, and which tokens differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 6
 
 
 def token_texts(checkpoint: Checkpoint) -> dict[int, str] | None:
-    """Return row -> token text as tokenizer.json states it; None without that file."""
+    """Return row -> text of its token according to tokenizer.json; None without a readable one."""
     if "tokenizer.json" not in checkpoint.auxiliary_files:
         return None
     try:
@@ -31,7 +31,7 @@ def token_texts(checkpoint: Checkpoint) -> dict[int, str] | None:
 
 
 def describe_difference(base: Checkpoint, base_rows: int, other: Checkpoint, other_rows: int) -> list[str]:
-    """Say, in sentences, what following the base model's rows does to a model with another vocabulary.
+    """Describe, in sentences, how a model's vocabulary differs from the base model's, which the output follows.
 
     Args:
         base: Gives the output's rows and tokenizer.
@@ -59,7 +59,7 @@ def describe_difference(base: Checkpoint, base_rows: int, other: Checkpoint, oth
 
 
 def _listed(texts: Sequence[str | None]) -> str:
-    """Render token texts for a sentence, a few of them."""
+    """List the first few token texts."""
     known = [repr(text) for text in texts if text is not None]
     if not known:
         return ""

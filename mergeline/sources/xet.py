@@ -65,7 +65,7 @@ def _has_xet(hub: HubConnection, repo_id: str, revision: str, kind: RepositoryKi
     address = f"{hub.url}/api/{kind}s/{repo_id}/xet-{direction}-token/{revision}"
     response = get_session().get(address, headers=authorization(), timeout=timeout_seconds())
     has_xet = response.status_code == 200 and "casUrl" in response.text
-    if has_xet or response.status_code in (404, 405, 501):  # anything else says nothing about the next time
+    if has_xet or response.status_code in (404, 405, 501):  # other statuses may be temporary
         _endpoints[hub.url, direction] = has_xet
     logger.info("%s has %s.", hub.url, "Xet storage" if has_xet else "no Xet storage: large files go by LFS")
     return has_xet

@@ -12,11 +12,11 @@ MAX_DEPTH = 50
 _MAX_PLAIN_CHARACTERS = 100
 """PyYAML takes seconds for a number in base 60 of 100 kB, and Python refuses to print integers of 5,000 digits."""
 _CHARACTERS_PER_VALUE = 100
-"""A text counts as one more value for each of these: repeated by aliases, it fills memory just as values do."""
+"""Of a text, so many characters count as one more value: aliases can multiply a long text too."""
 
 
 class RefusedYamlError(yaml.MarkedYAMLError):
-    """Correct YAML that is too large, too deep, recursive, or holds a value that Python cannot represent."""
+    """YAML that is too large, too deep or recursive, or contains a value that Python cannot represent."""
 
     def __init__(self, problem: str, mark: yaml.Mark) -> None:
         super().__init__(problem=problem, problem_mark=mark)
@@ -32,7 +32,7 @@ class BoundedLoader(yaml.SafeLoader):
         super().__init__(text)
         self._value_count = self._depth = 0
         self._extents: dict[yaml.Node | None, tuple[int, int]] = {}
-        """Composed node -> how many values it holds, aliases expanded, and how deep they are nested."""
+        """Composed node -> number of values in it, aliases expanded, and their levels of nesting."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         # The scanner reads up to 1,024 characters ahead of the composer, in time quadratic in the open brackets.
@@ -41,34 +41,33 @@ class BoundedLoader(yaml.SafeLoader):
         super().fetch_flow_collection_start(TokenClass)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: yaml.Event = self.peek_event()
+        event = self.peek_event()
+        mark: Any = event.start_mark
         count_before = self._value_count
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise _too_deep(event.start_mark)
+            raise _too_deep(mark)
         node = super().compose_node(parent, index)
         if isinstance(event, yaml.AliasEvent):
             if node not in self._extents:
-                raise RefusedYamlError(
-                    f"*{event.anchor} stands inside the value that it repeats; remove it", event.start_mark
-                )
+                raise RefusedYamlError(f"*{event.anchor} stands inside the value that it repeats; remove it", mark)
             value_count, levels = self._extents[node]
             if self._depth + levels - 1 > MAX_DEPTH:
-                raise _too_deep(event.start_mark)
+                raise _too_deep(mark)
             self._value_count += value_count
         else:
-            self._value_count += 1 + (len(node.value) // _CHARACTERS_PER_VALUE if _is_scalar(node) else 0)
+            self._value_count += 1
+            if isinstance(node, yaml.ScalarNode):
+                self._value_count += len(node.value) // _CHARACTERS_PER_VALUE
             levels = 1 + max((self._extents[child][1] for child in _children(node)), default=0)
             self._extents[node] = self._value_count - count_before, levels
         if self._value_count > MAX_VALUES:
-            raise RefusedYamlError(
-                f"more than {MAX_VALUES:,} values, counted wherever aliases repeat them; write fewer", event.start_mark
-            )
+            raise RefusedYamlError(f"more than {MAX_VALUES:,} values, aliases expanded; write fewer", mark)
         self._depth -= 1
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        is_plain = _is_scalar(node) and node.tag != "tag:yaml.org,2002:str"
+        is_plain = isinstance(node, yaml.ScalarNode) and node.tag != "tag:yaml.org,2002:str"
         if is_plain and len(node.value) > _MAX_PLAIN_CHARACTERS:
             raise RefusedYamlError(_unreadable(node), node.start_mark)
         try:
@@ -82,10 +81,6 @@ class BoundedLoader(yaml.SafeLoader):
 
 def _too_deep(mark: yaml.Mark) -> RefusedYamlError:
     return RefusedYamlError(f"nested more than {MAX_DEPTH} levels deep; a recipe or pipeline needs about 10", mark)
-
-
-def _is_scalar(node: yaml.Node | None) -> bool:
-    return isinstance(node, yaml.ScalarNode)
 
 
 def _children(node: yaml.Node | None) -> list[yaml.Node]:

@@ -1,4 +1,4 @@
-"""How the steps of a job are called: as the plain functions they are, or as tasks of a workflow engine."""
+"""How the steps of a job are called: directly, or as tasks of a workflow engine."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Call(Protocol):
 
 
 def call_directly(step: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a step as the function it is."""
+    """Call a step directly."""
     return step(*args, **kwargs)

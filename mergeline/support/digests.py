@@ -1,4 +1,4 @@
-"""Digests of files and of records, so that equal content has an equal name."""
+"""sha256 of files, and of records by their canonical JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _known: dict[tuple[int, int, int, int], str] = {}
 
 
 def canonical_json(value: object) -> str:
-    """Render ``value`` (records, mappings, sequences, scalars) so that equal values give equal text."""
+    """Render ``value`` (dataclasses, mappings, sequences, scalars) so that equal values give equal text.
+
+    Not by pydantic, which writes floats otherwise, NaN as null, and sets in any order: digests depend on every byte.
+    """
 
     def plain(item: object) -> object:
         if is_dataclass(item) and not isinstance(item, type):

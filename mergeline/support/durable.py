@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever happens to the process or the machine."""
+"""Files written atomically and durably, and lock files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mergeline.errors import OutputError
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name, make it durable, then give it its own name."""
+    """Write a file under a temporary name, sync it, and rename it: after a crash it is complete or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -24,7 +24,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable; a rename alone may be lost when the machine stops."""
+    """Sync a directory's entries; without it, a rename may be lost when the machine stops."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -34,36 +34,36 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def exclusive(path: Path, doing: str, *, is_waiting: bool = False) -> Generator[None]:
-    """Hold a lock file alone while inside; the kernel frees it when the process ends in any way.
+    """Hold an exclusive lock on a file; the kernel releases it when the process ends in any way.
 
-    Whoever holds it alone may remove the file together with the work it stands for.
+    The holder may remove the file.
 
     Args:
-        path: The lock file; made if need be.
-        doing: What its holder does, for the message.
+        path: The lock file; created if it does not exist.
+        doing: What the holder does, for the message to others.
         is_waiting: Whether to wait for other holders, however long it takes.
 
     Raises:
-        OutputError: If another process holds it and this one does not wait; if its folder is gone; or if the file
-            system keeps no locks.
+        OutputError: If another process holds it and this one does not wait; if its folder does not exist; or if the
+            file system supports no locks.
     """
-    with _held(path, fcntl.LOCK_EX | (0 if is_waiting else fcntl.LOCK_NB), doing):
+    with _locked(path, fcntl.LOCK_EX | (0 if is_waiting else fcntl.LOCK_NB), doing):
         yield
 
 
 @contextmanager
 def shared(path: Path) -> Generator[None]:
-    """Hold a lock file together with others, waiting for whoever holds it alone; otherwise as :func:`exclusive`."""
-    with _held(path, fcntl.LOCK_SH, ""):
+    """Hold a shared lock on a file, waiting while another process holds it exclusively; see :func:`exclusive`."""
+    with _locked(path, fcntl.LOCK_SH, ""):
         yield
 
 
-def is_held(path: Path) -> bool:
-    """Return whether a process, on this or another machine, holds a lock file."""
+def is_locked(path: Path) -> bool:
+    """Whether a process, on this or another machine, holds a lock on the file."""
     if not path.exists():
         return False
     try:
-        with _held(path, fcntl.LOCK_SH | fcntl.LOCK_NB, ""):
+        with _locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB, ""):
             return False
     except OutputError:
         return True
@@ -71,7 +71,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def in_turn(path: Path, patience_seconds: float, problem: Exception) -> Generator[None]:
-    """Hold a lock file while inside, waiting for whoever holds it; raise ``problem`` where that takes too long."""
+    """Hold an exclusive lock on a file, waiting at most ``patience_seconds`` for it; then raise ``problem``."""
     with path.open("a") as file:
         deadline = time.monotonic() + patience_seconds
         while True:
@@ -86,12 +86,12 @@ def in_turn(path: Path, patience_seconds: float, problem: Exception) -> Generato
 
 
 @contextmanager
-def _held(path: Path, operation: int, doing: str) -> Generator[None]:
+def _locked(path: Path, operation: int, doing: str) -> Generator[None]:
     while True:
         descriptor = _opened(path)
         try:
             _lock(descriptor, operation, path, doing)
-            # A file that its last holder has removed keeps nobody out.
+            # Its last holder may have removed the file: a lock on it then excludes nobody.
             if _is_at(path, descriptor):
                 yield
                 return

@@ -1,4 +1,4 @@
-"""Text from outside as Markdown that shows it unchanged, whatever markup it contains."""
+"""Text of unknown origin escaped for Markdown, so that it is shown literally."""
 
 from __future__ import annotations
 

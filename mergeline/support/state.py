@@ -1,4 +1,4 @@
-"""Where Mergeline keeps what it makes between runs."""
+"""The state directory: what Mergeline keeps between runs, by folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jinja templates that lie beside the module that renders them."""
+"""Jinja templates, each stored beside the module that renders it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and tables as people read them."""
+"""Sizes, counts and tables as text, and text files read within a limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_TEXT_BYTES = 250_000
 
 
 def size(nbytes: int) -> str:
-    """Render bytes as a reader thinks of them: ``14.48 GB``, ``359.3 kB``."""
+    """Render a number of bytes in decimal units: ``14.48 GB``, ``359.3 kB``."""
     amount = float(nbytes)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:

@@ -1,4 +1,4 @@
-"""One YAML document and where in it each value stands, so that a mistake is shown with its line."""
+"""A YAML document with the line of every value, so that messages name the line of a mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_PROBLEMS = 50
 
 
 class StrictModel(BaseModel):
-    """Base of everything a user writes: unknown keys are errors, values do not change once read."""
+    """Base of everything a user writes: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -31,10 +31,10 @@ class YamlDocument:
     origin: str
     """File name (or ``form``) that messages begin with."""
     lines: dict[tuple[str | int, ...], int]
-    """Path of a value -> its line in the file, counted from 1."""
+    """Keys and indices that lead to a value -> its line in the file, counted from 1."""
 
     def place(self, path: Sequence[str | int]) -> str:
-        """Name the place of ``path`` as ``file:line: a.b[0]``; a missing value gives its parent's line."""
+        """Return ``file:line: a.b[0]`` for a path; of a missing value, the line of its parent."""
         known = tuple(path)
         while known and known not in self.lines:
             known = known[:-1]
@@ -43,7 +43,7 @@ class YamlDocument:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Render a path as a reader writes it: ``parameters.t[0].value``."""
+    """Render a path as ``parameters.t[0].value``."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
@@ -78,7 +78,7 @@ def _load(text: str, origin: str, error: type[Exception]) -> tuple[Any, dict[tup
         node = loader.get_single_node()
         if node is None:
             return None, lines
-        # Before the value is made, for that copies the keys merged by `<<` into the nodes.
+        # Before the construction, which copies the keys merged by `<<` into the nodes.
         _add_lines(lines, (), node.start_mark, node)
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as problem:
@@ -105,20 +105,20 @@ def _add_lines(
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean `x`?``, or the list of what is known when nothing is near."""
+    """Return `` Did you mean `x`?``, or the list of known words if none is similar."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f" Did you mean `{near[0]}`?" if near else f" Known: {', '.join(names)}."
 
 
 def problems_of(document: YamlDocument, problem: ValidationError, root: type[BaseModel]) -> list[str]:
-    """Turn pydantic's errors into one line each: place, what was found, what to do."""
+    """Render each of pydantic's errors as a line: place, what is wrong, what was found."""
     seen: dict[str, None] = {}
     for error in problem.errors(include_url=False)[:_MAX_PROBLEMS]:
         path = [step for step in error["loc"] if not (isinstance(step, str) and "[" in step)]
         place = document.place(path)
-        found = error["input"]
-        shown = repr(found) if isinstance(found, str | int | float | bool) else type(found).__name__
+        value = error["input"]
+        shown = repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__
         if error["type"] == "extra_forbidden":
             known = _fields_at(root, path[:-1])
             seen[f"{place}: unknown key.{did_you_mean(str(path[-1]), known)}"] = None
@@ -140,10 +140,10 @@ def _fields_at(root: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     for step in path:
         if isinstance(step, int) or step not in model.model_fields:
             continue
-        found = _model_in(model.model_fields[step].annotation)
-        if found is None:
+        nested = _model_in(model.model_fields[step].annotation)
+        if nested is None:
             return []
-        model = found
+        model = nested
     return list(model.model_fields)
 
 
@@ -151,8 +151,5 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     """Find the pydantic model inside ``annotation`` (``X | None``, ``tuple[X, ...]``)."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in get_args(annotation):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
+    models = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in models if model is not None), None)

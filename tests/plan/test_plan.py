@@ -208,6 +208,7 @@ def _header(content: bytes) -> bytes:
         (b"", "not a safetensors file, or cut short"),
         ((1 << 60).to_bytes(8, "little") + b"{}", "not a safetensors file, or cut short"),
         (_header(b"nonsense"), "header is malformed"),
+        (_header(b"[" * 100_000), "header is malformed"),
         (_header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}') + bytes(4), "does not fit its place"),
         (_header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') + bytes(9), "17 bytes|describes"),
         (_header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}') + bytes(8), "does not fit its place"),
