@@ -125,7 +125,7 @@ def status(address: str, body: bytes | None = None, **headers: str) -> int:
     [
         ("prefect", "api/flows/filter", b"{}"),
         ("mlflow", "api/2.0/mlflow/experiments/search", b'{"max_results": 1}'),
-        ("hub", "api/models/mergeline-demo/clock/paths-info/main", b'{"paths": []}'),
+        ("hub", "api/validate-yaml", b'{"content": ""}'),
     ],
 )
 def test_every_server_refuses_other_sites_pages(stack: Stack, program: str, path: str, body: bytes) -> None:
