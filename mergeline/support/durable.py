@@ -58,7 +58,7 @@ def shared(path: Path) -> Generator[None]:
         yield
 
 
-def is_locked(path: Path) -> bool:
+def is_held(path: Path) -> bool:
     """Whether a process, on this or another machine, holds a lock on the file."""
     if not path.exists():
         return False
