@@ -12,6 +12,7 @@ import yaml
 
 from mergeline.errors import EvaluationInputError
 from mergeline.evaluation.questions.task_names import check_name, installed_task_names
+from mergeline.support.bounded_yaml import BoundedLoader
 from mergeline.support.digests import digest
 
 SPARTQA_TRAIN = "spartqa_train"
@@ -90,7 +91,7 @@ def _shipped_yaml(name: str) -> Path:
     return _SHIPPED_TASKS / name / f"{name}.yaml"
 
 
-class _TagsAsTextLoader(yaml.SafeLoader):
+class _TagsAsTextLoader(BoundedLoader):
     """Reads lm-eval's YAML without importing the functions of its ``!function`` tags."""
 
 
