@@ -31,7 +31,7 @@ class InMemory:
     @property
     def result(self) -> Tensor:
         parts = [part if isinstance(part, Tensor) else torch.from_numpy(part) for part in self.parts]
-        return torch.cat(parts).view(self.output_dtype)
+        return torch.cat(parts).view(self.output_dtype) if parts else torch.empty(0, dtype=self.output_dtype)
 
 
 def in_memory(

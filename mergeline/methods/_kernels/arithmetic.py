@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mergeline.methods._kernels.formula import Arguments, Program
+from mergeline.methods._kernels.summation import RUN
 
 ArrayT = TypeVar("ArrayT")
 
@@ -27,6 +28,15 @@ class Block(Generic[ArrayT]):
     """Elements of each input."""
     row_elements: int | None = None
     """Length of the rows that are summed apart, all whole in the block; None where the tensor is one vector."""
+
+    def __post_init__(self) -> None:
+        unit = self.row_elements or RUN
+        is_cut_row = self.row_elements is not None and self.count % self.row_elements
+        if self.start % unit or is_cut_row:
+            raise ValueError(
+                f"a block of {self.count} elements from {self.start} on must begin at a multiple of {unit}"
+                + (" and hold whole rows." if self.row_elements else ", or sums depend on where blocks are cut.")
+            )
 
     @property
     def rows(self) -> slice:

@@ -43,6 +43,8 @@ class CpuArithmetic:
         double = source.is_double([*block.dtypes, dtype])
         common = self._common(arguments, block, double)
         lanes = self._lanes_of(max(1, len(program.results) - 1), double)
+        if output.size != block.count:
+            raise ValueError(f"a block of {block.count} elements has an output of {output.size}")
         self._not_finite[0] = 0
         loop(*common, output, self._not_finite, lanes, self._halves, totals[block.rows])
         return int(self._not_finite[0])
@@ -72,6 +74,9 @@ class CpuArithmetic:
         loop(*common, look, block.start, keys, self._bits, counts, places)
 
     def _common(self, arguments: Arguments, block: Block[Array], double: bool) -> list[Array]:
+        if any(array.size != block.count for array in block.arrays):
+            sizes = [array.size for array in block.arrays]
+            raise ValueError(f"a block of {block.count} elements has arrays of {sizes}")
         positions = np.array([count - block.start for count in arguments.counts] or [0], np.int64)
         return [
             *block.arrays,

@@ -8,11 +8,12 @@ from numba import njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy import float64, uint8, uint32, uint64
 
+_OPTIONS = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 LOW_BITS = uint32(15)
 LOW_MASK = uint32(0x7FFF)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(**_OPTIONS)
 def add_lanes(lanes, halves):
     """Add up the lanes of one run in float64 by halves, see :mod:`.summation`."""
     for j in range(16):
@@ -24,14 +25,14 @@ def add_lanes(lanes, halves):
     return (halves[0] + halves[2]) + (halves[1] + halves[3])
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(**_OPTIONS)
 def count_high(magnitudes, counts):
     """Count magnitudes by the upper 16 of their 31 bits."""
     for k in range(magnitudes.size):
         counts[magnitudes[k] >> LOW_BITS] += 1
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(**_OPTIONS)
 def count_low(magnitudes, high, counts):
     """Count, by their lower bits, the magnitudes whose upper bits are ``high``."""
     for k in range(magnitudes.size):
@@ -39,7 +40,7 @@ def count_low(magnitudes, high, counts):
             counts[magnitudes[k] & LOW_MASK] += 1
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(**_OPTIONS)
 def find_equal(magnitudes, wanted, left):
     """Return the place of the ``left[0]``-th magnitude equal to ``wanted``, or take those seen from ``left`` and -1."""
     equal = uint32(0)
@@ -68,7 +69,7 @@ def multiply_high(context, a, b):
     return types.uint64(types.uint64, types.uint64), generate
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(**_OPTIONS)
 def philox(counter, key0, key1):
     """Return the four 64-bit words of one counter: Philox-4x64-10 (Salmon et al., SC 2011)."""
     c0, c1, c2, c3 = counter, uint64(0), uint64(0), uint64(0)
@@ -81,7 +82,7 @@ def philox(counter, key0, key1):
     return c0, c1, c2, c3
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(**_OPTIONS)
 def keep(key0, key1, start, bound, kept):
     """Write 1 where an element's random 32 bits are below ``bound``, else 0; the first element's index is ``start``."""
     first = uint64(start) // uint64(8)

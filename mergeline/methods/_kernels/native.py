@@ -40,18 +40,29 @@ class Loop:
 
     def __init__(self, address: int, signature: tuple[str, ...]) -> None:
         """Take the machine code's address and the types it was compiled for."""
+        self._expected = [(np.dtype(kind.partition("[")[0]), _dimensions(kind)) for kind in signature]
         types: list[Any] = [ctypes.c_void_p, ctypes.c_void_p]
         for kind, dimensions in zip(signature, map(_dimensions, signature), strict=True):
             types += [_INTEGERS[kind]] if dimensions is None else _ARRAY + [ctypes.c_int64] * (2 * dimensions)
         self._function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
 
     def __call__(self, *arguments: np.ndarray[Any, Any] | int) -> None:
-        """Run on these arguments, which must be of the types compiled for."""
+        """Run on arguments of the types compiled for.
+
+        Raises:
+            TypeError: If an array is of another dtype or shape, or not contiguous.
+        """
         # numba's convention: place for a result, place for an exception, then every argument taken apart.
         unused = ctypes.c_void_p()
         flat: list[Any] = [ctypes.addressof(unused), ctypes.addressof(unused)]
-        for argument in arguments:
+        for argument, (dtype, dimensions) in zip(arguments, self._expected, strict=True):
             if isinstance(argument, np.ndarray):
+                # Machine code believes what it is given.
+                if argument.dtype != dtype or argument.ndim != dimensions or not argument.flags.c_contiguous:
+                    raise TypeError(
+                        f"a compiled loop takes a contiguous {dtype} array of {dimensions} dimensions, not "
+                        f"{argument.dtype} of {argument.ndim}"
+                    )
                 pointer = argument.__array_interface__["data"][0]
                 flat += [None, None, argument.size, argument.itemsize, pointer, *argument.shape, *argument.strides]
             else:

@@ -12,7 +12,7 @@ from numba import njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy import float32, float64, uint16, uint32, uint64
 
-_INLINE = {"error_model": "numpy"}
+_INLINE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 
 
 def _bitcast(source: types.Type, target: types.Type, llvm_type: ir.Type):  # type: ignore[no-untyped-def]

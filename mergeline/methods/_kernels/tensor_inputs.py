@@ -7,6 +7,7 @@ computes between two calls are a few numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Generic
 
 import numpy as np
@@ -76,8 +77,6 @@ class TensorInputs(Generic[ArrayT]):
             for block in self._blocks():
                 self._arithmetic.count(program, values, block, counts, None, double=self._double)
             # One result per cut from here on: each looks below another key.
-            from dataclasses import replace
-
             program = replace(program, results=tuple(program.results[i] for i, _ in asked))
             high = [selection.last_bin(counts[i], count) for i, count in asked]
             keys = np.array([key for key, _ in high], np.int64)
