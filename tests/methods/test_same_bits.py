@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from mergeline.methods._kernels.formula import Keep
+from mergeline.methods._kernels.formula import Keep, sqrt
 from mergeline.methods._kernels.native import CACHE_VARIABLE
 from mergeline.methods._kernels.selection import Cut
 from tests.methods.formulas import chord, everything, magnitudes, moved, products, vote
@@ -66,3 +67,18 @@ def test_no_instruction_set_changes_a_bit(processor: str, tmp_path: object) -> N
     environment.pop("NUMBA_CPU_FEATURES", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [digest(dtype) for dtype in DTYPES], done.stderr
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_square_roots_and_quotients_are_the_nearest_numbers(dtype: torch.dtype, arithmetic: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(100_000, generator=generator, dtype=dtype) + 1e-6 for _ in range(2))
+    for formula, expected in (
+        (lambda x: sqrt(x[0]), np.sqrt(x.numpy())),
+        (lambda x: x[0] / x[1], x.numpy() / y.numpy()),
+        (lambda x: 1.0 / x[1], 1 / y.numpy()),
+    ):
+        tensor = in_memory([x, y], arithmetic=arithmetic)
+        tensor.inputs.write(formula)
+        assert np.array_equal(tensor.result.numpy(), expected)
