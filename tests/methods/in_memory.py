@@ -59,9 +59,7 @@ def in_memory(
         return torch.empty(part.count, dtype=output_dtype)
 
     parts: list[Any] = []
-    inputs = TensorInputs(
-        ARITHMETICS[arithmetic](), dtypes, NAMES[output_dtype], count, blocks, buffer, parts.append
-    )  # type: ignore[type-var]
+    inputs = TensorInputs(ARITHMETICS[arithmetic](), dtypes, NAMES[output_dtype], count, blocks, buffer, parts.append)  # type: ignore[type-var]
     return InMemory(inputs, parts, output_dtype)
 
 

@@ -27,9 +27,7 @@ print(drawn.sum(), "numba" in sys.modules, "torch" in sys.modules)
 
 def in_process(cache: Path) -> list[str]:
     environment = os.environ | {native.CACHE_VARIABLE: str(cache)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -48,7 +48,9 @@ def awkward_float32() -> Tensor:
     float16 = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
     middles = ((float16[:-1].astype(np.float64) + float16[1:]) / 2).astype(np.float32)
     near = [np.nextafter(middles, np.float32(sign * np.inf)) for sign in (-1, 1)]
-    top = np.array([65504, 65519.996, 65520, 65536, 3.3895e38, 3.3961e38, 3.4028e38, 1e-45, 2**-25, 2**-133], np.float32)
+    top = np.array(
+        [65504, 65519.996, 65520, 65536, 3.3895e38, 3.3961e38, 3.4028e38, 1e-45, 2**-25, 2**-133], np.float32
+    )
     parts = [*(part.view(np.float32) for part in (bits, *halves)), middles, *near, top, -top]
     return torch.from_numpy(np.concatenate(parts))
 

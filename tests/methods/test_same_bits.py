@@ -58,15 +58,15 @@ def test_neither_blocks_nor_torch_change_a_bit(dtype: torch.dtype, arithmetic: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processor", ["x86-64", "nehalem", "haswell"])
+@pytest.mark.parametrize("processor", ["x86-64", "haswell"])
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="names of x86 processors")
 def test_no_instruction_set_changes_a_bit(processor: str, tmp_path: object) -> None:
-    """SSE2 alone, SSE4.2, and AVX2 with fused multiply-add and F16C; AVX-512 where the machine has it."""
-    code = "import tests.methods.test_same_bits as t; print(*map(t.digest, t.DTYPES))"
+    """SSE2 alone, and AVX2 with fused multiply-add and F16C. AVX-512 is this machine's own where it has it."""
+    code = "import tests.methods.test_same_bits as t; print(*map(t.digest, t.DTYPES[::2]))"
     environment = os.environ | {"NUMBA_CPU_NAME": processor, CACHE_VARIABLE: str(tmp_path)}
     environment.pop("NUMBA_CPU_FEATURES", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [digest(dtype) for dtype in DTYPES], done.stderr
+    assert done.stdout.split() == [digest(dtype) for dtype in DTYPES[::2]], done.stderr
 
 
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)

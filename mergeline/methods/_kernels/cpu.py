@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -100,21 +100,21 @@ class CpuArithmetic:
 
 
 # A program is looked up for every block: its source is made once.
-@lru_cache(maxsize=None)
+@cache
 def _sums_loop(program: Program, dtypes: tuple[str, ...], double: bool) -> Loop:
     return native.load(source.sums_source(program, dtypes, double=double))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _write_loop(program: Program, dtypes: tuple[str, ...], output: str) -> Loop:
     return native.load(source.write_source(program, dtypes, output))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _count_loop(program: Program, dtypes: tuple[str, ...], double: bool) -> Loop:
     return native.load(source.count_source(program, dtypes, double=double))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _keep_loop() -> Loop:
     return native.load(source.keep_source())

@@ -8,7 +8,6 @@ reciprocal). Sums keep the order of :mod:`.summation`. It runs on torch's CPU de
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,12 @@ from mergeline.methods._kernels.summation import LANES, RUN
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-
 def _sqrt(values: Tensor) -> Tensor:
     # torch 2.13's float32 square root on a CPU is off by one bit for every fifth number; numpy's and CUDA's are exact.
     return torch.from_numpy(np.sqrt(values.numpy())) if values.device.type == "cpu" else torch.sqrt(values)
 
 
-_OPERATIONS: dict[str, Callable[..., Tensor]] = {
+_OPERATIONS: dict[str, Any] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
     "abs": torch.abs, "sqrt": _sqrt, "where": torch.where, "lt": operator.lt, "le": operator.le,
     "gt": operator.gt, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne, "and": operator.and_,

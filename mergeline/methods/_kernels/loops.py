@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 # pyright: basic
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy import float64, uint8, uint32, uint64
 
-_OPTIONS = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 LOW_BITS = uint32(15)
 LOW_MASK = uint32(0x7FFF)
 
@@ -58,7 +60,7 @@ def find_equal(magnitudes, wanted, left):
 
 
 @intrinsic
-def multiply_high(context, a, b):
+def _multiply_high(context, a, b):
     """Return the upper 64 bits of a product of two 64-bit numbers."""
 
     def generate(context, builder, signature, args):
@@ -67,6 +69,9 @@ def multiply_high(context, a, b):
         return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
 
     return types.uint64(types.uint64, types.uint64), generate
+
+
+multiply_high: Any = _multiply_high
 
 
 @njit(**_OPTIONS)

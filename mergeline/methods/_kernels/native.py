@@ -156,7 +156,12 @@ def _compile(source: LoopSource) -> bytes:
 
     names: dict[str, Any] = {}
     exec(compile(source.text, "<loop>", "exec"), names)
-    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+    options: dict[str, Any] = {
+        "error_model": "numpy",
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "_nrt": False,
+    }
     dispatcher: Any = njit(f"void({','.join(source.signature)})", **options)(names["loop"])
     (result,) = dispatcher.overloads.values()
     module = llvm.parse_assembly(str(result.library._final_module))

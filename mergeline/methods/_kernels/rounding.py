@@ -7,12 +7,14 @@ LLVM's own half-precision conversion calls a library function (``__extendhfsf2``
 # pyright: basic
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy import float32, float64, uint16, uint32, uint64
 
-_INLINE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+_INLINE: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 
 
 def _bitcast(source: types.Type, target: types.Type, llvm_type: ir.Type):  # type: ignore[no-untyped-def]
@@ -23,9 +25,9 @@ def _bitcast(source: types.Type, target: types.Type, llvm_type: ir.Type):  # typ
     return cast
 
 
-float32_of = _bitcast(types.uint32, types.float32, ir.FloatType())
-bits_of = _bitcast(types.float32, types.uint32, ir.IntType(32))
-bits64_of = _bitcast(types.float64, types.uint64, ir.IntType(64))
+float32_of: Any = _bitcast(types.uint32, types.float32, ir.FloatType())
+bits_of: Any = _bitcast(types.float32, types.uint32, ir.IntType(32))
+bits64_of: Any = _bitcast(types.float64, types.uint64, ir.IntType(64))
 
 
 @njit(**_INLINE)

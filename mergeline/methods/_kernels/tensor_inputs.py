@@ -95,7 +95,8 @@ class TensorInputs(Generic[ArrayT]):
             found = [selection.cut_at(int(bit), int(place) + 1) for bit, place in zip(bits, places, strict=True)]
             cuts = dict(zip(asked, found, strict=True))
         return [
-            [NOTHING if count <= 0 else cuts.get((i, count), ALL) for count in counts] for i, counts in enumerate(wanted)
+            [NOTHING if count <= 0 else cuts.get((i, count), ALL) for count in counts]
+            for i, counts in enumerate(wanted)
         ]
 
     def write(self, formula: Formula, *, summed: Formula | None = None, **arguments: object) -> list[float]:
