@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
-from numpy import float32, float64, uint16, uint32, uint64
+from numpy import float32, float64, uint32, uint64
 
 _INLINE: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
 
@@ -66,7 +66,7 @@ def to_bf16(x):
     rounded = uint32(uint32(u + uint32(0x7FFF) + ((u >> uint32(16)) & uint32(1))) >> uint32(16))
     # Rounding up the bits of a NaN could make an infinity or a zero of it.
     is_nan = uint32(u & uint32(0x7FFFFFFF)) > uint32(0x7F800000)
-    return uint16(uint32(0x7FC0) if is_nan else rounded)
+    return uint32(uint32(0x7FC0) if is_nan else rounded)
 
 
 @njit(**_INLINE)
@@ -79,7 +79,7 @@ def to_f16(x):
     bits = small if u < uint32(0x38800000) else normal
     bits = uint32(0x7C00) if u >= uint32(0x477FF000) else bits
     bits = uint32(0x7E00) if u > uint32(0x7F800000) else bits
-    return uint16(bits | sign)
+    return uint32(bits | sign)
 
 
 @njit(**_INLINE)
