@@ -48,10 +48,10 @@ def in_memory(
     else:
         arrays = flat
 
-    def blocks() -> Iterator[Block[Any]]:
+    def blocks(row: int | None, is_last: bool) -> Iterator[Block[Any]]:
         for start in range(0, count, block):
             stop = min(start + block, count)
-            yield Block(tuple(array[start:stop] for array in arrays), dtypes, start, stop - start, row_elements)
+            yield Block(tuple(array[start:stop] for array in arrays), dtypes, start, stop - start, row)
 
     def buffer(part: Block[Any]) -> Any:
         if arithmetic == "cpu":
@@ -59,7 +59,9 @@ def in_memory(
         return torch.empty(part.count, dtype=output_dtype)
 
     parts: list[Any] = []
-    inputs = TensorInputs(ARITHMETICS[arithmetic](), dtypes, NAMES[output_dtype], count, blocks, buffer, parts.append)  # type: ignore[type-var]
+    inputs: TensorInputs[Any] = TensorInputs(
+        ARITHMETICS[arithmetic](), dtypes, NAMES[output_dtype], count, blocks, buffer, parts.append, row_elements
+    )
     return InMemory(inputs, parts, output_dtype)
 
 

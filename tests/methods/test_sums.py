@@ -56,7 +56,7 @@ def test_rows_are_summed_apart(arithmetic: str) -> None:
     tensors = [tensor.view(7, 5000) for tensor in pair(35_000, torch.float32)]
     for block in (5000, 10_000, 35_000):
         inputs = in_memory(tensors, arithmetic=arithmetic, block=block, row_elements=5000).inputs
-        rows = inputs.row_sums(products, 7)
+        rows = inputs.row_sums(products)
         for row, ours in enumerate(rows):
             alone = in_memory([tensor[row] for tensor in tensors], arithmetic=arithmetic).inputs
             assert ours.tolist() == alone.sums(products)

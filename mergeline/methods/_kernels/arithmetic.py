@@ -73,6 +73,18 @@ class Arithmetic(Protocol[ArrayT]):
         """Find the place of the ``left``-th magnitude whose bits equal the key, for results whose place is -1."""
         ...
 
+    def empty(self, count: int, dtype: str) -> ArrayT:
+        """Return a new array."""
+        ...
+
+    def repeated(self, values: NDArray[np.float64], times: int, dtype: str) -> ArrayT:
+        """Return a row of numbers as ``dtype``, so many times over."""
+        ...
+
+    def on_host(self, array: ArrayT) -> NDArray[Any]:
+        """Return an array of float32 or float64 where numpy can read it."""
+        ...
+
 
 def number_rows(arguments: Arguments, block: Block[Any], dtype: Any) -> NDArray[Any]:
     """Return the numbers for the block's rows, of shape (rows, numbers)."""

@@ -63,6 +63,15 @@ class CpuArithmetic:
     ) -> None:  # fmt: skip
         self._look(2, program, arguments, block, left.reshape(-1, 1), keys, places, double)
 
+    def empty(self, count: int, dtype: str) -> Array:
+        return np.empty(count, source.STORED[dtype])
+
+    def repeated(self, values: NDArray[np.float64], times: int, dtype: str) -> Array:
+        return np.tile(values.astype(source.STORED[dtype]), times)
+
+    def on_host(self, array: Array) -> Array:
+        return array
+
     def _look(
         self, look: int, program: Program, arguments: Arguments, block: Block[Array], counts: NDArray[np.int64],
         keys: NDArray[np.int64], places: NDArray[np.int64], double: bool,

@@ -17,9 +17,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    # A plan knows every method and needs no numpy.
+    import numpy as np
 
 _TRUTHS = {"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "mask"}
 
@@ -186,7 +188,7 @@ class Keep:
     """Each element with the same probability: True in a formula where an element is kept."""
 
     key: tuple[int, int]
-    """Names the random stream, see :mod:`.random_stream`."""
+    """Names the random stream: two words of 64 bits."""
     probability: float
 
 
@@ -245,7 +247,7 @@ class Recording:
         if isinstance(value, int):
             self.counts.append(value)
             return self.leaf("count", len(self.counts) - 1)
-        if isinstance(value, (float, np.ndarray)):
+        if isinstance(value, float) or hasattr(value, "dtype"):
             self.numbers.append(value)
             return self.leaf("number", len(self.numbers) - 1)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -87,6 +87,15 @@ class TorchArithmetic:
                 places[index] = block.start + int(equal[int(left[index]) - 1])
             left[index] -= min(int(left[index]), len(equal))
 
+    def empty(self, count: int, dtype: str) -> Tensor:
+        return torch.empty(count, dtype=DTYPES[dtype], device=self.device)
+
+    def repeated(self, values: NDArray[np.float64], times: int, dtype: str) -> Tensor:
+        return torch.from_numpy(values).to(DTYPES[dtype]).repeat(times).to(self.device)
+
+    def on_host(self, array: Tensor) -> NDArray[Any]:
+        return array.cpu().numpy()
+
     def _results(self, program: Program, arguments: Arguments, block: Block[Tensor], double: bool) -> list[Tensor]:
         """Carry out a program; values have the shape (rows, elements of a row)."""
         dtype = torch.float64 if double else torch.float32
