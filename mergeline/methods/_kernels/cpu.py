@@ -40,7 +40,7 @@ class CpuArithmetic:
         totals: NDArray[np.float64],
     ) -> int:  # fmt: skip
         loop = _write_loop(program, block.dtypes, dtype)
-        double = source.is_double([*block.dtypes, dtype])
+        double = source.is_double(block.dtypes, dtype)
         common = self._common(arguments, block, double)
         lanes = self._lanes_of(max(1, len(program.results) - 1), double)
         if output.size != block.count:

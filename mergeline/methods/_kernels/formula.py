@@ -4,7 +4,7 @@ A formula is called with stand-ins for the values of one element. Every operatio
 then compiled into a loop for the CPU (:mod:`.cpu`) or carried out on whole tensors by torch (:mod:`.gpu`). Both do the
 same IEEE operations in the same order, so both give the same bits. What a formula can use:
 
-    +  -  *  /  abs()  unary -      arithmetic in float32 (float64 where a tensor is stored as that)
+    +  -  *  /  abs()  unary -      arithmetic in float32 (float64 for float32 results, or where a tensor is float64)
     <  <=  >  >=  ==  !=  &  |  ~   truth values
     where(condition, a, b), sqrt(a), maximum(a, b), minimum(a, b), single(a)
 

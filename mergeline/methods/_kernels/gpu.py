@@ -55,7 +55,7 @@ class TorchArithmetic:
         self, program: Program, arguments: Arguments, block: Block[Tensor], dtype: str, output: Tensor,
         totals: NDArray[np.float64],
     ) -> int:  # fmt: skip
-        written, *summed = self._results(program, arguments, block, is_double([*block.dtypes, dtype]))
+        written, *summed = self._results(program, arguments, block, is_double(block.dtypes, dtype))
         if written.dtype is torch.float64 and dtype in ("BF16", "F16"):
             written = _odd(written)
         output.copy_(written.flatten())

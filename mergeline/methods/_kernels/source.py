@@ -34,14 +34,17 @@ class LoopSource:
     """numba's names of the arguments' types."""
 
 
-def is_double(dtypes: Sequence[str]) -> bool:
-    """Whether the arithmetic is in float64: where one of the dtypes is."""
-    return "F64" in dtypes
+def is_double(inputs: Sequence[str], output: str) -> bool:
+    """Whether the arithmetic is in float64: where a tensor is stored as that, or the result is written as float32.
+
+    A float32 result is then the exact value rounded once; in float32 arithmetic every step would leave its error in it.
+    """
+    return "F64" in inputs or output in ("F32", "F64")
 
 
 def write_source(program: Program, inputs: Sequence[str], output: str) -> LoopSource:
     """Write the first result, rounded to ``output``, and add up the others."""
-    real = "float64" if is_double([*inputs, output]) else "float32"
+    real = "float64" if is_double(inputs, output) else "float32"
     return _streaming_source(program, inputs, real, output)
 
 

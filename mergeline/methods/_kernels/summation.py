@@ -4,7 +4,8 @@ Every sum over a tensor (or over each of its rows, where a method asks for sums 
 
 1. The elements are cut into runs of :data:`RUN`, counted from the first; the last may be shorter.
 2. Within a run, element ``k`` is added to lane ``k mod LANES``, in order, in the dtype of the arithmetic (float32;
-   float64 where a tensor is stored as that). No multiplication is contracted with an addition.
+   float64 where a tensor is stored as that or the result is written as float32). No multiplication is contracted with
+   an addition.
 3. The lanes of a run are added up in float64 by halves: lane ``j`` and lane ``j + 16``, then ``j + 8``, down to one.
 4. The runs are added up in order in float64.
 

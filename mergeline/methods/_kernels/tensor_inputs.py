@@ -58,7 +58,7 @@ class TensorInputs(Generic[ArrayT]):
         self.measured: Distances | None = None
         """Norms and distances of the inputs, once they are known; None for a single input."""
         self._arithmetic, self._blocks, self._output, self._written = arithmetic, blocks, output, written
-        self._double = is_double([*dtypes, output_dtype])
+        self._double = is_double(dtypes, output_dtype)
 
     @property
     def row_count(self) -> int:
@@ -83,7 +83,8 @@ class TensorInputs(Generic[ArrayT]):
     def column_sums(self, formula: Formula, **arguments: object) -> NDArray[np.float64]:
         """Return those sums for every place in a row, of shape (values, row); row after row is added in float64."""
         program, values = record(formula, len(self.dtypes), **arguments)
-        dtype, nothing = "F64" if self._double else "F32", np.zeros((self.row_count, 0))
+        # Written as float64 they are computed in it.
+        dtype, nothing = "F64", np.zeros((self.row_count, 0))
         totals = np.zeros((len(program.results), self.row_elements))
         for block in self._blocks(self.row_elements, False):
             scratch = self._arithmetic.empty(block.count, dtype)
