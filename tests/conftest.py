@@ -22,6 +22,8 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
 }
+# Loops are compiled once for all tests, and again only where one of them, or what compiles it, has changed.
+os.environ.setdefault("MERGELINE_CACHE", str(Path(tempfile.gettempdir()) / f"mergeline-tests-{os.getuid()}"))
 # Neither a developer's Prefect server nor ~/.prefect is to be touched.
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]

@@ -21,6 +21,8 @@ from mergeline.sources.identity import FileDigest
 from mergeline.support.digests import file_sha256
 from mergeline.support.durable import exclusive, sync_directory, write_whole
 
+_ARITHMETIC_PACKAGES = ("llvmlite", "numba", "numpy", "torch")
+
 
 def assemble(
     plan: MergePlan,
@@ -104,7 +106,7 @@ def _manifest(plan: MergePlan, results: Sequence[ShardResult], directory: Path, 
         notes=plan.notes,
         engine_version=_version("mergeline"),
         numerics_version=plan.numerics_version,
-        versions={"python": platform.python_version(), "torch": _version("torch")},
+        versions={"python": platform.python_version()} | {name: _version(name) for name in _ARITHMETIC_PACKAGES},
         created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         links=dict(links),
     )

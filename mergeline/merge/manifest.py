@@ -33,7 +33,7 @@ class Manifest:
     engine_version: str
     numerics_version: int
     versions: dict[str, str]
-    """Of python and torch; in manifests of earlier versions also of safetensors."""
+    """Of python and of the packages that compute, torch among them although only a GPU needs it."""
     created_at: str
     """UTC, ISO 8601, seconds."""
     links: dict[str, str] = field(default_factory=dict[str, str])

@@ -1,6 +1,6 @@
 """Merge one shard: the unit of parallelism, retry and resume.
 
-Tensors are streamed in pieces. Peak memory depends on :class:`StreamSizes`, the number of inputs and the number of
+Tensors are streamed in blocks. Peak memory depends on :class:`StreamSizes`, the number of inputs and the number of
 workers, and neither on the shard nor on the model.
 """
 
@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,12 +148,8 @@ def _merge_waiting(
 
     Several workers begin with the tensors too large to be held.
     """
-    import torch
-
     from mergeline.merge.tensor_merger import TensorMerger
 
-    # Pieces are too small to share between threads: torch's own would only wait for each other.
-    torch.set_num_threads(1)
     devices, workers = resources.devices, max(resources.workers, len(resources.devices))
     held_elements = resources.sizes_on(devices[0]).held_elements
     if workers > 1:
@@ -166,8 +161,7 @@ def _merge_waiting(
 
     def work(device: str) -> None:
         merger = TensorMerger(plan, sources, file, device, resources.sizes_on(device), on_progress)
-        stream = torch.cuda.stream(torch.cuda.Stream(device)) if device != "cpu" else nullcontext()
-        with stream:
+        with merger.in_use():
             while not stop.is_set():
                 with lock:
                     index = next(indices, None)

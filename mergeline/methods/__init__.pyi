@@ -1,5 +1,4 @@
 from .method import BaseModelRule as BaseModelRule
-from .method import Kernel as Kernel
 from .method import MergeMethod as MergeMethod
 from .method import Parameter as Parameter
 from .method import TensorSettings as TensorSettings

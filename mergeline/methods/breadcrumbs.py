@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mergeline.methods._kernels.task_vectors import (
     DENSITY,
     INT8_MASK,
     LAMBDA,
     WEIGHT,
-    KeepAll,
-    KeepMiddle,
-    TaskVectors,
-    Thinning,
     element_count,
+    keep_between,
+    merge_task_vectors,
     weights_that_cancel,
 )
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class Breadcrumbs(MergeMethod):
@@ -44,18 +45,19 @@ class Breadcrumbs(MergeMethod):
     def problem(self, settings: TensorSettings) -> str | None:
         return weights_that_cancel(settings, has_vote=self.has_vote)
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         count = element_count(settings)
 
-        def thinning(density: float, gamma: float) -> Thinning:
+        def ranks(density: float, gamma: float) -> tuple[int, int] | None:
             if density >= 1:
-                return KeepAll()
+                return None
             kept, largest = int(density * count), int(gamma * count)
             smallest = max(0, count - kept - largest)
-            return KeepMiddle(kept, count - kept - smallest)
+            return count - kept - smallest, count - smallest
 
         pairs = zip(settings.numbers("density"), settings.numbers("gamma"), strict=True)
-        return TaskVectors(settings, [thinning(*pair) for pair in pairs], has_vote=self.has_vote)
+        thinnings = keep_between(inputs, [ranks(*pair) for pair in pairs])
+        return merge_task_vectors(inputs, settings, thinnings, has_vote=self.has_vote)
 
 
 class BreadcrumbsTies(Breadcrumbs):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mergeline.methods._kernels.random_stream import RandomStream
 from mergeline.methods._kernels.task_vectors import (
     DENSITY,
     INT8_MASK,
     LAMBDA,
     WEIGHT,
-    KeepAll,
-    KeepRandom,
-    TaskVectors,
-    Thinning,
+    merge_task_vectors,
+    random_keep,
     weights_that_cancel,
 )
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class DareLinear(MergeMethod):
@@ -44,14 +44,11 @@ class DareLinear(MergeMethod):
     def problem(self, settings: TensorSettings) -> str | None:
         return weights_that_cancel(settings, has_vote=self.has_vote)
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         seed = int(settings.shared["seed"])
-
-        def thinning(model: int, density: float) -> Thinning:
-            return KeepAll() if density >= 1 else KeepRandom(density, RandomStream(seed, model, settings.name))
-
-        thinnings = [thinning(model, density) for model, density in enumerate(settings.numbers("density"))]
-        return TaskVectors(settings, thinnings, has_vote=self.has_vote)
+        densities = enumerate(settings.numbers("density"))
+        thinnings = [random_keep(density, seed, model, settings.name) for model, density in densities]
+        return merge_task_vectors(inputs, settings, thinnings, has_vote=self.has_vote)
 
 
 class DareTies(DareLinear):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from mergeline.methods._kernels.combination import Combination, WeightedSum
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from typing import TYPE_CHECKING, Any
+
+from mergeline.methods._kernels.weighted_sum import merge_weighted_sum
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class Linear(MergeMethod):
@@ -24,7 +29,8 @@ class Linear(MergeMethod):
             return f"the weights {weights} add up to 0 and cannot be normalized; change one or set `normalize: false`"
         return None
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         weights = settings.numbers("weight")
         total = sum(weights) if settings.shared["normalize"] else 1.0
-        return WeightedSum(Combination(tuple(weight / total for weight in weights)))
+        merge_weighted_sum(inputs, [weight / total for weight in weights])
+        return ""

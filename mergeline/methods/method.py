@@ -1,8 +1,8 @@
-"""What every merge method says of itself, and the arithmetic it gives for one tensor.
+"""What every merge method says of itself, and how it merges one tensor.
 
-A method never holds a tensor: for each output tensor it makes a :class:`Kernel`, and the engine shows that kernel the
-inputs in pieces, as often as it asks, before it asks for the result in pieces (:mod:`mergeline.merge.shard`). So memory
-depends on the piece for every method, and a new method needs no change to the engine.
+A method never holds a tensor: it asks a tensor's inputs for sums and cuts and has the result written by a formula of
+the values of one element (``_kernels/README.md``). So memory depends on the block for every method, it runs on CPU and
+GPU alike, and a new method needs no change to the engine.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mergeline.methods._kernels.distances import Distances
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 Number = float | bool
 
@@ -67,64 +65,6 @@ class TensorSettings:
         return [float(numbers[parameter]) for numbers in self.per_model[1 if self.has_origin else 0 :]]
 
 
-class Kernel(ABC):
-    """The arithmetic of one output tensor, shown its inputs piece by piece and always in order.
-
-    Pieces are float32 (float64 where an input is), one per input, on one device, and belong to the kernel once given:
-    it may overwrite them. They are flat, or hold whole rows where ``by_rows`` says so.
-    """
-
-    passes: int = 0
-    """How often all pieces must be seen (:meth:`observe`) before the first can be merged."""
-    by_rows: ClassVar[bool] = False
-    """Whether pieces are two-dimensional and hold whole rows (the last axis) of the tensor."""
-
-    def observe(self, number: int, pieces: Sequence[Tensor]) -> None:
-        """See one piece of every input in pass ``number``, counted from 0."""
-        raise NotImplementedError(f"{type(self).__name__} announces {self.passes} passes and observes none")
-
-    def end_pass(self, number: int) -> None:
-        """Draw the conclusions of pass ``number``; the only place that may wait for a GPU."""
-        del number
-
-    def anticipates(self, pieces: Sequence[Tensor]) -> bool:
-        """Whether, going by the first piece of every input, the result can be written in the last pass already.
-
-        All pieces are then shown to :meth:`anticipate` instead of :meth:`observe`; they are merged after that pass only
-        if it turns out otherwise. The bytes must not depend on the answer.
-        """
-        del pieces
-        return False
-
-    def anticipate(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        """See one piece of every input in the last pass, and write the result expected into ``output``."""
-        raise NotImplementedError(f"{type(self).__name__} says that it anticipates and does not")
-
-    @property
-    def is_as_anticipated(self) -> bool:
-        """Whether what was written in the last pass is the result, once that pass is over."""
-        return False
-
-    @abstractmethod
-    def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        """Write the merged piece into ``output``, of the pieces' shape and dtype."""
-
-    @property
-    def coefficients(self) -> tuple[float, ...] | None:
-        """The inputs' weights where the result is a weighted sum of them, once the passes are over."""
-        return None
-
-    @property
-    def branch(self) -> str:
-        """Which case of the formula was taken, for the record of the merge."""
-        return ""
-
-    @property
-    def distances(self) -> Distances | None:
-        """What was measured between the inputs during the passes."""
-        return None
-
-
 class MergeMethod(ABC):
     """One way to merge; stateless."""
 
@@ -146,7 +86,7 @@ class MergeMethod(ABC):
         """Say in a sentence which cases of the formula were taken; None where there is nothing to say.
 
         Args:
-            branches: :attr:`Kernel.branch` of every tensor merged.
+            branches: What :meth:`merge` returned for every tensor.
         """
         del branches
         return None
@@ -157,5 +97,9 @@ class MergeMethod(ABC):
         return {}
 
     @abstractmethod
-    def kernel(self, settings: TensorSettings) -> Kernel:
-        """Return the arithmetic for one output tensor."""
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
+        """Merge one output tensor: take what sums it needs of the inputs, then :meth:`.TensorInputs.merge` once.
+
+        Returns:
+            Which case of the formula was taken, for the record of the merge; empty where there is only one.
+        """

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import sqrt
+from typing import TYPE_CHECKING, Any
 
-from mergeline.methods._kernels.combination import Combination, MeasuredSum
-from mergeline.methods._kernels.distances import Distances
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods._kernels.weighted_sum import merge_around_origin
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class ModelStock(MergeMethod):
@@ -32,12 +35,8 @@ class ModelStock(MergeMethod):
             return "`filter_wise: true` is not supported yet; remove it to take every tensor as a whole"
         return None
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
-        return _Stock(len(settings.per_model))
-
-
-class _Stock(MeasuredSum):
-    def combine(self, distances: Distances) -> Combination:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
+        distances = inputs.distances()
         models = range(1, len(distances.squared_norms))
         lengths = {i: sqrt(distances.squared[0][i]) for i in models}
         cosines = [
@@ -47,4 +46,5 @@ class _Stock(MeasuredSum):
         count, cosine = len(models), sum(cosines) / len(cosines)
         scale = 1 + (count - 1) * cosine
         t = count * cosine / scale if scale else 0.0
-        return Combination((1.0 - t, *(t / count for _ in models)), "stock", is_around_origin=True)
+        merge_around_origin(inputs, [1.0 - t, *(t / count for _ in models)])
+        return "stock"

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised whenever the same plan would give other bytes, so that no stale shard is ever reused."""

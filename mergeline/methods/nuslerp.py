@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mergeline.methods._kernels.combination import Combination, MeasuredSum
-from mergeline.methods._kernels.distances import Distances
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods._kernels.weighted_sum import merge_around_origin, merge_weighted_sum
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 SMALLEST_NORM = 1e-7
 """Norms are taken to be at least this, so that a zero vector has a direction."""
@@ -42,104 +44,70 @@ class NuSlerp(MergeMethod):
     min_models = 2
     max_models = 2
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         first, second = settings.numbers("weight")
         t = second / (first + second) if abs(first + second) >= 1e-6 else 0.5
+        has_origin = settings.has_origin
         if settings.shared["nuslerp_flatten"] or len(settings.shape) < 2:
-            return _Arc(t, settings.has_origin)
-        return (_Columns if settings.shared["nuslerp_row_wise"] else _Rows)(t, settings.has_origin)
+            return _merge_flat(inputs, t, has_origin=has_origin)
+        if settings.shared["nuslerp_row_wise"]:
+            a, b = _weights_of_each(inputs.column_sums(products, has_origin=has_origin), t)
+            inputs.merge(arc, columns=(a, b), has_origin=has_origin)
+        else:
+            a, b = _weights_of_each(inputs.row_sums(products, has_origin=has_origin).T, t)
+            inputs.merge(arc, weights=(a, b), has_origin=has_origin)
+        return ""
 
 
-class _Arc(MeasuredSum):
-    def __init__(self, t: float, has_origin: bool) -> None:
-        super().__init__(input_count=3 if has_origin else 2)
-        self._t, self._has_origin = t, has_origin
-
-    def combine(self, distances: Distances) -> Combination:
-        if not self._has_origin:
-            a, b, branch = self._weights(distances.squared_norms[0], distances.squared_norms[1], distances.dot(0, 1))
-            return Combination((a, b), branch)
-        squared = distances.squared[0]
-        a, b, branch = self._weights(squared[1], squared[2], distances.dot_of_differences(1, 2))
-        return Combination((1.0 - a - b, a, b), branch, is_around_origin=True)
-
-    def _weights(self, first: float, second: float, dot: float) -> tuple[float, float, str]:
-        norms = max(math.sqrt(first), SMALLEST_NORM) * max(math.sqrt(second), SMALLEST_NORM)
-        omega = math.acos(max(-1.0, min(1.0, dot / norms)))
-        if math.sin(omega) == 0.0:
-            return 1.0 - self._t, self._t, "lerp"
-        a, b = (math.sin(part * omega) / math.sin(omega) for part in (1.0 - self._t, self._t))
-        return a, b, "slerp"
+def products(x: Sequence[Any], has_origin: bool) -> list[Any]:
+    """Squares of the two and their product."""
+    u, v = _pair(x, has_origin)
+    return [u * u, v * v, u * v]
 
 
-class _Rows(Kernel):
-    """Every row is a vector of its own, and whole in its piece."""
-
-    by_rows = True
-
-    def __init__(self, t: float, has_origin: bool) -> None:
-        self._t, self._has_origin = t, has_origin
-
-    def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        first, second = _taken_from_origin(pieces, self._has_origin)
-        sums = (first.square().sum(-1), second.square().sum(-1), (first * second).sum(-1))
-        a, b = _weights(*sums, self._t)
-        _add(pieces, first, second, a[..., None], b[..., None], self._has_origin, output)
+def arc(x: Sequence[Any], has_origin: bool, weights: Sequence[Any] = (), columns: Sequence[Any] = ()) -> Any:
+    """``a u + b v``, with the origin added back."""
+    u, v = _pair(x, has_origin)
+    a, b = weights or columns
+    total = a * u + b * v
+    return total + x[0] if has_origin else total
 
 
-class _Columns(Kernel):
-    """Every column is a vector of its own: one pass adds up norms and inner products over all rows."""
-
-    by_rows = True
-    passes = 1
-
-    def __init__(self, t: float, has_origin: bool) -> None:
-        self._t, self._has_origin = t, has_origin
-        self._sums: list[Tensor] | None = None
-        self._ab: tuple[Tensor, Tensor] | None = None
-
-    def observe(self, number: int, pieces: Sequence[Tensor]) -> None:
-        first, second = _taken_from_origin(pieces, self._has_origin)
-        sums = [product.sum(0).double() for product in (first.square(), second.square(), first * second)]
-        self._sums = sums if self._sums is None else [a + b for a, b in zip(self._sums, sums, strict=True)]
-
-    def end_pass(self, number: int) -> None:
-        assert self._sums is not None
-        first, second, dot = self._sums
-        self._ab = _weights(first, second, dot, self._t)
-
-    def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        assert self._ab is not None
-        first, second = _taken_from_origin(pieces, self._has_origin)
-        a, b = (weights.to(output.dtype) for weights in self._ab)
-        _add(pieces, first, second, a, b, self._has_origin, output)
+def _pair(x: Sequence[Any], has_origin: bool) -> tuple[Any, Any]:
+    return (x[1] - x[0], x[2] - x[0]) if has_origin else (x[0], x[1])
 
 
-def _taken_from_origin(pieces: Sequence[Tensor], has_origin: bool) -> tuple[Tensor, Tensor]:
-    if not has_origin:
-        return pieces[0], pieces[1]
-    return pieces[1].sub_(pieces[0]), pieces[2].sub_(pieces[0])
-
-
-def _weights(first: Tensor, second: Tensor, dot: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """Return each vector pair's two coefficients, from squared norms and inner product."""
-    import torch
-
-    norms = first.double().sqrt().clamp_min(SMALLEST_NORM) * second.double().sqrt().clamp_min(SMALLEST_NORM)
-    omega = (dot.double() / norms).clamp(-1.0, 1.0).arccos()
-    sine = omega.sin()
-    is_arc = sine != 0
-    safe = torch.where(is_arc, sine, 1.0)
-    a = torch.where(is_arc, ((1.0 - t) * omega).sin() / safe, 1.0 - t)
-    b = torch.where(is_arc, (t * omega).sin() / safe, t)
-    return a.to(first.dtype), b.to(first.dtype)
-
-
-def _add(
-    pieces: Sequence[Tensor], first: Tensor, second: Tensor, a: Tensor, b: Tensor, has_origin: bool, output: Tensor
-) -> None:
-    import torch
-
-    torch.mul(first, a, out=output).addcmul_(second, b)
+def _merge_flat(inputs: TensorInputs[Any], t: float, *, has_origin: bool) -> str:
+    distances = inputs.distances()
     if has_origin:
-        output.add_(pieces[0])
+        squared = distances.squared[0]
+        a, b, branch = _weights(squared[1], squared[2], distances.dot_of_differences(1, 2), t)
+        merge_around_origin(inputs, (1.0 - a - b, a, b))
+    else:
+        norms = distances.squared_norms
+        a, b, branch = _weights(norms[0], norms[1], distances.dot(0, 1), t)
+        merge_weighted_sum(inputs, (a, b))
+    return branch
+
+
+def _weights(first: float, second: float, dot: float, t: float) -> tuple[float, float, str]:
+    """Return the coefficients of u and v and the case taken, from squared norms and inner product."""
+    norms = max(math.sqrt(first), SMALLEST_NORM) * max(math.sqrt(second), SMALLEST_NORM)
+    omega = math.acos(max(-1.0, min(1.0, dot / norms)))
+    if math.sin(omega) == 0.0:
+        return 1.0 - t, t, "lerp"
+    a, b = (math.sin(part * omega) / math.sin(omega) for part in (1.0 - t, t))
+    return a, b, "slerp"
+
+
+def _weights_of_each(sums: NDArray[np.float64], t: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the coefficients of many pairs of vectors; ``sums`` holds their products, of shape (3, vectors).
+
+    By the standard library's functions, as numpy's may differ in the last bit from one processor to another.
+    """
+    import numpy as np
+
+    a, b = np.empty(sums.shape[1]), np.empty(sums.shape[1])
+    for index in range(sums.shape[1]):
+        a[index], b[index], _ = _weights(*map(float, sums[:, index]), t=t)
+    return a, b

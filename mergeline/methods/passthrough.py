@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from mergeline.methods._kernels.combination import Combination, WeightedSum
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from typing import TYPE_CHECKING, Any
+
+from mergeline.methods._kernels.weighted_sum import merge_weighted_sum
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class Passthrough(MergeMethod):
@@ -15,5 +20,6 @@ class Passthrough(MergeMethod):
     min_models = 1
     max_models = 1
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
-        return WeightedSum(Combination(tuple(settings.numbers("scale"))))
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
+        merge_weighted_sum(inputs, settings.numbers("scale"))
+        return ""

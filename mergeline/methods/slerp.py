@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mergeline.methods._kernels.combination import Combination, MeasuredSum, WeightedSum
-from mergeline.methods._kernels.distances import DistanceMeter, Distances
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods._kernels.distances import Distances
+from mergeline.methods._kernels.weighted_sum import merge_weighted_sum
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 COLLINEAR_COSINE = 0.9995
 """Above this ``|cos Ω|`` the arc is numerically flat and the chord is taken instead."""
@@ -43,9 +43,18 @@ class Slerp(MergeMethod):
     min_models = 2
     max_models = 2
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         t = float(settings.shared["t"])
-        return _Arc(t) if 0 < t < 1 else WeightedSum(Combination((1.0 - t, t), "endpoint"))
+        if not 0 < t < 1:
+            merge_weighted_sum(inputs, (1.0 - t, t))
+            return "endpoint"
+        cosine = _cosine(inputs.distances())
+        if abs(cosine) > COLLINEAR_COSINE:
+            inputs.merge(chord, coefficients=(1.0 - t, t), part=min(t, 1.0 - t), is_nearer_first=t < 0.5)
+            return "lerp"
+        omega = math.acos(cosine)
+        merge_weighted_sum(inputs, [math.sin(part * omega) / math.sin(omega) for part in (1.0 - t, t)])
+        return "slerp"
 
     def describe_branches(self, branches: Sequence[str]) -> str | None:
         chords, arcs = branches.count("lerp"), branches.count("slerp")
@@ -61,49 +70,10 @@ class Slerp(MergeMethod):
         return {"chord_share": chords / (chords + arcs)} if chords + arcs else {}
 
 
-class _Arc(MeasuredSum):
-    """Writes the chord while it measures the angle: what fine-tunes of one model nearly always take."""
-
-    def __init__(self, t: float) -> None:
-        super().__init__(input_count=2)
-        self._t = t
-
-    def combine(self, distances: Distances) -> Combination:
-        t, cosine = self._t, _cosine(distances)
-        if abs(cosine) > COLLINEAR_COSINE:
-            return Combination((1.0 - t, t), "lerp")
-        omega = math.acos(cosine)
-        return Combination(
-            (math.sin((1.0 - t) * omega) / math.sin(omega), math.sin(t * omega) / math.sin(omega)), "slerp"
-        )
-
-    def anticipates(self, pieces: Sequence[Tensor]) -> bool:
-        first = DistanceMeter(len(pieces))
-        first.observe(pieces)
-        return self.combine(first.result()).branch == "lerp"
-
-    def anticipate(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        self.observe(0, pieces)
-        self._chord(pieces, output)
-
-    @property
-    def is_as_anticipated(self) -> bool:
-        return self.branch == "lerp"
-
-    def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        if self.branch == "lerp":
-            self._chord(pieces, output)
-        else:
-            super().merge(pieces, output)
-
-    def _chord(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        import torch
-
-        if self._t in (0.0, 1.0):
-            # A parent bit for bit, the sign of a zero included.
-            output.copy_(pieces[int(self._t)])
-        else:
-            torch.lerp(pieces[0], pieces[1], self._t, out=output)
+def chord(x: Sequence[Any], part: Any, is_nearer_first: bool) -> Any:
+    """``(1 - t) base + t other``, from the nearer of the two so that the smaller number is rounded."""
+    difference = x[1] - x[0]
+    return x[0] + part * difference if is_nearer_first else x[1] - part * difference
 
 
 def _cosine(distances: Distances) -> float:

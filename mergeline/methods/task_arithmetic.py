@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from mergeline.methods._kernels.combination import Combination, WeightedSum
+from typing import TYPE_CHECKING, Any
+
 from mergeline.methods._kernels.task_vectors import INT8_MASK, LAMBDA, WEIGHT, weights_that_cancel
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods._kernels.weighted_sum import merge_around_origin
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class TaskArithmetic(MergeMethod):
@@ -22,8 +27,8 @@ class TaskArithmetic(MergeMethod):
     def problem(self, settings: TensorSettings) -> str | None:
         return weights_that_cancel(settings, has_vote=False)
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         weights = settings.numbers("weight")
         scale = float(settings.shared["lambda"]) / (sum(weights) if settings.shared["normalize"] else 1.0)
-        coefficients = (1.0 - scale * sum(weights), *(scale * weight for weight in weights))
-        return WeightedSum(Combination(coefficients, "sum", is_around_origin=True))
+        merge_around_origin(inputs, [1.0 - scale * sum(weights), *(scale * weight for weight in weights)])
+        return "sum"

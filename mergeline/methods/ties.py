@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from mergeline.methods._kernels.task_vectors import (
     DENSITY,
     INT8_MASK,
     LAMBDA,
     WEIGHT,
-    KeepAll,
-    KeepMiddle,
-    TaskVectors,
-    Thinning,
     element_count,
+    keep_between,
+    merge_task_vectors,
 )
-from mergeline.methods.method import BaseModelRule, Kernel, MergeMethod, Parameter, TensorSettings
+from mergeline.methods.method import BaseModelRule, MergeMethod, Parameter, TensorSettings
+
+if TYPE_CHECKING:
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 
 class Ties(MergeMethod):
@@ -36,10 +39,7 @@ class Ties(MergeMethod):
     base_model = BaseModelRule.ORIGIN
     min_models = 1
 
-    def kernel(self, settings: TensorSettings) -> Kernel:
+    def merge(self, inputs: TensorInputs[Any], settings: TensorSettings) -> str:
         count = element_count(settings)
-
-        def thinning(density: float) -> Thinning:
-            return KeepAll() if density >= 1 else KeepMiddle(max(1, int(density * count)))
-
-        return TaskVectors(settings, [thinning(density) for density in settings.numbers("density")], has_vote=True)
+        ranks = [None if density >= 1 else (0, max(1, int(density * count))) for density in settings.numbers("density")]
+        return merge_task_vectors(inputs, settings, keep_between(inputs, ranks), has_vote=True)

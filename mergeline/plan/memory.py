@@ -15,29 +15,32 @@ class StreamSizes:
     held_elements: int
     """Tensors up to this size are read once and kept in memory for all passes of the method."""
     block_elements: int
-    """Larger tensors are read in blocks of this size, anew in every pass."""
-    piece_elements: int
-    """Elements computed in one call, and on the CPU written in one call."""
+    """Larger tensors are read in blocks of this size, once for every look. All are computed and written in such
+    blocks; those of rows hold whole ones."""
 
 
-CPU_SIZES = StreamSizes(held_elements=16 * 2**20, block_elements=2**20, piece_elements=256 * 2**10)
-"""Small enough for the processor's cache."""
+CPU_SIZES = StreamSizes(held_elements=16 * 2**20, block_elements=2**17)
+"""Blocks stay in the processor's cache until they are used."""
 
-GPU_SIZES = StreamSizes(held_elements=16 * 2**20, block_elements=16 * 2**20, piece_elements=16 * 2**20)
-"""Large, as every call costs a GPU time."""
+GPU_SIZES = StreamSizes(held_elements=16 * 2**20, block_elements=16 * 2**20)
+"""A GPU wants few large blocks."""
 
-_TORCH_BASE_BYTES = 300 * 2**20
-"""Resident memory of a process that has imported torch."""
+_BASE_BYTES = 250 * 2**20
+"""Resident memory of a process that has compiled loops; one that finds them compiled takes half of it."""
+
+_COUNTS_BYTES = 2**20
+"""Per input: how many elements have which bits, while the largest are looked for."""
 
 
 def working_set_nbytes(plan: MergePlan, workers: int, sizes: StreamSizes = CPU_SIZES) -> int:
     """Estimate the peak memory of a merge, in bytes, without the page cache."""
 
     def need(tensor: TensorPlan) -> int:
-        is_held = tensor.element_count <= sizes.held_elements
-        count = tensor.element_count if is_held else sizes.block_elements
+        block = min(tensor.element_count, max(sizes.block_elements, tensor.shape[-1] if tensor.shape else 1))
+        count = tensor.element_count if tensor.element_count <= sizes.held_elements else block
         width = sum(BITS[item.spec.dtype] for item in tensor.inputs)
-        scratch = (len(tensor.inputs) + 3) * 4 * sizes.piece_elements
-        return count * width // 8 + scratch
+        # The result and random masks; sums and weights of rows and columns where a method takes them apart.
+        beside = block * (8 + len(tensor.inputs)) + 128 * tensor.element_count // max(1, min(tensor.shape or (1,)))
+        return count * width // 8 + beside + len(tensor.inputs) * _COUNTS_BYTES
 
-    return _TORCH_BASE_BYTES + workers * max(need(tensor) for shard in plan.shards for tensor in shard.tensors)
+    return _BASE_BYTES + workers * max(need(tensor) for shard in plan.shards for tensor in shard.tensors)

@@ -30,6 +30,21 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_merge_on_the_cpu_imports_no_torch_and_no_compiler(workplace: Path) -> None:
+    program = "import sys; from mergeline.cli.command_line import main; code = main(sys.argv[1:])"
+    program += "; print(code, [name for name in ('torch', 'numba') if name in sys.modules])"
+    for output, device in (("first", "cpu"), ("second", "cpu"), ("third", "auto")):
+        if device == "auto" and torch.cuda.is_available():
+            continue
+        command = [sys.executable, "-c", program, "merge", "good.yaml", output, "--quiet", "--device", device]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        # The first may have to compile its loops.
+        assert done.stdout.splitlines()[-1] in (["0 []", "0 ['numba']"] if output == "first" else ["0 []"])
+    for arguments in (["verify", "first"], ["plan", "good.yaml"]):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "0 []"
+
+
 BROKEN = {
     "no such file": (None, "broken.yaml: no such recipe file; check the path."),
     "not YAML": ("a: [", "broken.yaml:1: not valid YAML"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -8,19 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from mergeline.errors import MergeError
+from mergeline.merge import tensor_merger
 from mergeline.merge.geometry import merge_geometry, summarize
+from mergeline.merge.gpu_buffers import TorchBuffers
 from mergeline.merge.merging import MergedModel, merge_recipe
 from mergeline.merge.shard import Resources
 from mergeline.methods import METHODS
-from mergeline.methods._kernels.distances import DistanceMeter
-from mergeline.methods._kernels.random_stream import RandomStream
-from mergeline.methods._kernels.selection import Largest
+from mergeline.methods._kernels import native, source
+from mergeline.methods._kernels.arithmetic import bound
+from mergeline.methods._kernels.task_vectors import random_keep
 from mergeline.plan.memory import StreamSizes, working_set_nbytes
 from mergeline.sources.hub import Hub
-from tests.builders.merge_reference import keep_by_size
 from tests.builders.tiny_checkpoints import make_mistral
+from tests.methods.in_memory import in_memory
 
 PARAMETERS = {
     "slerp": "t: 0.3",
@@ -67,78 +71,75 @@ def test_every_method_is_tried_here() -> None:
     assert PARAMETERS.keys() == METHODS.keys()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_pieces_blocks_and_workers_do_not_matter(method: str, models: Path) -> None:
-    whole = tensors_of(merged(models, method, "whole"))
-    sizes = StreamSizes(held_elements=1100, block_elements=960, piece_elements=96)
-    pieced = tensors_of(
-        merged(models, method, "pieced", max_shard_bytes=20_000, resources=Resources(workers=3, sizes=sizes))
-    )
-    for name, tensor in whole.items():
-        # Sums over pieces are rounded in other places; what is selected or drawn is the same to the element.
-        torch.testing.assert_close(tensor, pieced[name], rtol=0, atol=2**-24)
+SMALL = StreamSizes(held_elements=10_000, block_elements=4096)
+"""Tensors of the large models below are cut into three blocks, and not held."""
 
 
-@pytest.mark.parametrize("flags", ["{nuslerp_flatten: false}", "{nuslerp_flatten: false, nuslerp_row_wise: true}"])
-def test_rows_and_columns_are_whole_in_any_piece(flags: str, models: Path) -> None:
-    parameters = f"{{weight: 0.4, {flags.strip('{}')}}}"
-    whole = tensors_of(merged(models, "nuslerp", "whole", parameters))
-    sizes = StreamSizes(held_elements=1100, block_elements=1000, piece_elements=100)
-    for name, tensor in tensors_of(
-        merged(models, "nuslerp", "pieced", parameters, resources=Resources(sizes=sizes))
-    ).items():
-        torch.testing.assert_close(tensor, whole[name], rtol=0, atol=2**-24)
+@pytest.fixture
+def large_models(tmp_path: Path) -> Path:
+    """As ``models``, with tensors of several runs of 4,096 elements."""
+    shape = {"hidden": 96, "intermediate": 144, "layers": 1, "vocabulary": 100}
+    base = make_mistral(tmp_path / "base", 0, dtype=torch.float32, **shape)
+    for seed, name in ((1, "a"), (2, "b")):
+        make_mistral(tmp_path / name, seed, dtype=torch.float32, base=base, change=0.3, **shape)
+    return tmp_path
 
 
-@given(
-    # Halves and few distinct values, so that many magnitudes are equal.
-    st.lists(st.integers(-6, 6).map(lambda k: k / 2), min_size=1, max_size=60),
-    st.integers(0, 60),
-    st.integers(1, 17),
-)
-@settings(deadline=None, max_examples=200)
-def test_selection_takes_the_first_of_the_largest(values: list[float], count: int, piece: int) -> None:
-    tensor, count = torch.tensor(values), min(count, len(values))
-    largest = Largest(count)
-    for number in range(2):
-        for part in tensor.split(piece):
-            largest.observe(number, part)
-        largest.end_pass(number)
-    # A stable sort keeps equal magnitudes in order.
-    expected = np.zeros(len(values), dtype=bool)
-    expected[np.argsort(-np.abs(values), kind="stable")[:count]] = True
-    taken = torch.cat([largest.mask(part) for part in tensor.split(piece)])
-    assert taken.tolist() == expected.tolist()
+CASES = {method: (method, parameters) for method, parameters in PARAMETERS.items()} | {
+    "nuslerp of rows": ("nuslerp", "{weight: 0.4, nuslerp_flatten: false}"),
+    "nuslerp of columns": ("nuslerp", "{weight: 0.4, nuslerp_flatten: false, nuslerp_row_wise: true}"),
+    "linear of rows only the first has": ("linear", "weight: 0.4"),
+}
 
 
-def test_selection_is_exact_among_a_million_normal_numbers() -> None:
-    values = torch.randn(1_000_003, generator=torch.Generator().manual_seed(0))
-    largest = Largest(123_456)
-    for number in range(2):
-        for part in values.split(100_000):
-            largest.observe(number, part)
-        largest.end_pass(number)
-    taken = torch.cat([largest.mask(part) for part in values.split(100_000)])
-    assert torch.equal(values * taken, keep_by_size(values, smallest=len(values) - 123_456, largest=0))
+@pytest.mark.parametrize("case", CASES)
+def test_blocks_workers_and_backend_change_no_bit(
+    case: str, large_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, parameters = CASES[case]
+    if "first" in case:
+        make_mistral(large_models / "b", 2, dtype=torch.float32, hidden=96, intermediate=144, layers=1, vocabulary=90)
+    whole = tensors_of(merged(large_models, method, "whole", parameters))
+    for workers in (1, 3):
+        resources = Resources(workers=workers, sizes=SMALL)
+        cut = merged(large_models, method, f"cut{workers}", parameters, max_shard_bytes=50_000, resources=resources)
+        assert_same_bits(tensors_of(cut), whole)
+    # torch's CPU device stands in for a GPU.
+    monkeypatch.setattr(tensor_merger, "buffers_on", lambda device: TorchBuffers("cpu"))
+    resources = Resources(sizes=StreamSizes(2**20, 2**20))
+    assert_same_bits(tensors_of(merged(large_models, method, "torch", parameters, resources=resources)), whole)
 
 
-@given(st.integers(0, 50), st.integers(1, 50))
-@settings(deadline=None)
-def test_random_stream_is_the_same_from_any_start(start: int, count: int) -> None:
-    stream, whole = RandomStream(7, 1, "x.weight"), torch.empty(100)
-    expected = stream.keep(0.4, 0, whole)[start : start + count]
-    assert torch.equal(stream.keep(0.4, start, torch.empty(count))[: len(expected)], expected)
+def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor.view(torch.int32), theirs[name].view(torch.int32)), name
 
 
-def test_random_streams_differ_by_seed_model_and_tensor_and_keep_their_share() -> None:
-    like = torch.empty(1_000_000)
-    streams = [RandomStream(*key) for key in ((0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"))]
-    kept = [stream.keep(0.3, 0, like).double() for stream in streams]
-    for mask in kept:
-        # Five standard deviations of a binomial share.
-        assert abs(mask.mean().item() - 0.3) < 5 * math.sqrt(0.3 * 0.7 / 1e6)
-    for i in range(1, 4):
-        assert abs((kept[0] * kept[i]).mean().item() - 0.09) < 5 * math.sqrt(0.09 * 0.91 / 1e6)
+@pytest.mark.parametrize("density", [0.3, 1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "passthrough"])
+def test_nan_and_infinity_in_a_parent_never_disappear(method: str, value: float, density: float, models: Path) -> None:
+    path = models / "a" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"][3] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    parameters = PARAMETERS[method].replace("density: 0.3", f"density: {density}")
+    with pytest.raises(MergeError, match=r"'model.norm.weight': the result holds NaN"):
+        merged(models, method, "out", parameters)
+
+
+def test_random_masks_are_numpys_philox_keyed_by_seed_model_and_tensor(models: Path) -> None:
+    keep = random_keep(0.3, 7, 1, "x.weight")
+    assert keep is not None
+    key = np.frombuffer(hashlib.sha256(b"7/1/x.weight").digest()[:16], np.uint64)
+    assert keep.key == tuple(key.tolist())
+    drawn = np.empty(999, np.uint8)
+    native.load(source.keep_source())(*keep.key, 0, bound(keep.probability), drawn)
+    words = np.random.Philox(key=key).random_raw(500).view(np.uint32)[:999]
+    assert drawn.tolist() == (words < 0.3 * 2**32).tolist()
+    keys = {random_keep(0.3, *name).key for name in ((7, 1, "x"), (8, 1, "x"), (7, 2, "x"), (7, 1, "y"))}  # type: ignore[union-attr]
+    assert len(keys) == 4
 
 
 def test_dare_masks_each_difference_and_keeps_its_sum_of_magnitudes(models: Path) -> None:
@@ -171,10 +172,7 @@ def test_seed_decides_what_dare_keeps(models: Path) -> None:
 @settings(deadline=None)
 def test_distances_follow_the_vectors(rows: list[list[float]], coefficients: list[float]) -> None:
     vectors = torch.tensor(rows)
-    meter = DistanceMeter(len(rows))
-    meter.observe([vector[:3].clone() for vector in vectors])
-    meter.observe([vector[3:].clone() for vector in vectors])
-    distances, exact = meter.result(), vectors.double()
+    distances, exact = in_memory(list(vectors)).inputs.distances(), vectors.double()
     used = coefficients[: len(rows)]
     total = sum((c * v for c, v in zip(used, exact, strict=True)), torch.zeros(5, dtype=torch.float64))
     for i, vector in enumerate(exact):

@@ -1,14 +1,11 @@
-"""Norms of a tensor's inputs and distances between them, gathered piece by piece."""
+"""Norms of a tensor's inputs and distances between them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,56 +45,14 @@ class Distances:
         return max(0.0, near + 2 * excess * mixed + excess**2 * self.squared_norms[j])
 
 
-_RUN = 1024
-"""Squares added up in float32 at once. Over a whole piece such sums are off by a few parts in a million, enough to move
-the coefficients of an arc by more than a bfloat16 rounding now and then; runs this short are 50 times closer."""
+def squares(x: Sequence[Any]) -> list[Any]:
+    """Formula of everything :func:`measured` needs, one value after another."""
+    return [v * v for v in x] + [(a - b) * (a - b) for i, a in enumerate(x) for b in x[:i]]
 
 
-class DistanceMeter:
-    """Adds up :class:`Distances` over pieces: float32 within a short run, float64 across runs."""
-
-    def __init__(self, count: int) -> None:
-        """Begin with nothing seen of ``count`` inputs."""
-        self._count = count
-        # A number for every piece, added up at the end: one call for a tensor instead of three for every piece.
-        self._squares: dict[tuple[int, int], list[Tensor]] = {(i, j): [] for i in range(count) for j in range(i + 1)}
-        self._scratch: Tensor | None = None
-
-    def observe(self, pieces: Sequence[Tensor]) -> None:
-        """Add one piece of every input; the pieces are left as they are."""
-        import torch
-
-        vectors = [piece.flatten() for piece in pieces]
-        if self._scratch is None:
-            self._scratch = torch.empty_like(vectors[0])
-        # The first piece is the largest: its scratch serves all others.
-        difference = self._scratch[: vectors[0].numel()]
-        for i, left in enumerate(vectors):
-            self._squares[i, i].append(_squared_norm(left))
-            for j in range(i):
-                torch.sub(left, vectors[j], out=difference)
-                self._squares[i, j].append(_squared_norm(difference))
-
-    def result(self) -> Distances:
-        """Return what was measured."""
-        import torch
-
-        # On a GPU every look waits for it, so there is one for all pairs.
-        totals = [torch.stack(of_pieces).sum(dtype=torch.float64) for of_pieces in self._squares.values() if of_pieces]
-        values = torch.stack(totals).tolist() if totals else [0.0] * len(self._squares)
-        sums = dict(zip(self._squares, values, strict=True))
-        n = range(self._count)
-        squared = tuple(tuple(0.0 if i == j else sums[max(i, j), min(i, j)] for j in n) for i in n)
-        return Distances(tuple(sums[i, i] for i in n), squared)
-
-
-def _squared_norm(vector: Tensor) -> Tensor:
-    """Return ``|v|²`` of a flat float32 or float64 vector, in its dtype."""
-    import torch
-
-    if vector.numel() % _RUN:
-        whole = vector.numel() // _RUN * _RUN
-        rest = vector[whole:]
-        return torch.dot(rest, rest) if whole == 0 else _squared_norm(vector[:whole]) + torch.dot(rest, rest)
-    norms = torch.linalg.vector_norm(vector.view(-1, _RUN), dim=1)
-    return torch.dot(norms, norms)
+def measured(sums: Sequence[float], count: int) -> Distances:
+    """Arrange the sums of :func:`squares` of ``count`` inputs."""
+    n = range(count)
+    pairs = dict(zip([(i, j) for i in n for j in range(i)], sums[count:], strict=True))
+    squared = tuple(tuple(0.0 if i == j else pairs[max(i, j), min(i, j)] for j in n) for i in n)
+    return Distances(tuple(sums[:count]), squared)

@@ -1,7 +1,7 @@
 """Merging by differences from a base model: thinned out, weighted, put to a vote on signs, and added.
 
-The methods ``task_arithmetic``, ``ties``, ``dare_*`` and ``breadcrumbs*`` differ only in how a difference is thinned
-and whether signs are voted on:
+The methods ``ties``, ``dare_*`` and ``breadcrumbs*`` differ only in how a difference is thinned and whether signs are
+voted on:
 
     result = base + λ Σ w_i m_i δ_i / D,    δ_i = thinned(v_i - base)
 
@@ -11,188 +11,146 @@ where ``m_i`` is 1, or 1 only where ``w_i δ_i`` has the sign of ``Σ w_i δ_i``
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from mergeline.methods._kernels.random_stream import RandomStream
-from mergeline.methods._kernels.selection import PASSES, Largest
-from mergeline.methods.method import Kernel, Parameter, TensorSettings
+from mergeline.methods._kernels.formula import Keep, Value, where
+from mergeline.methods.method import Parameter, TensorSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mergeline.methods._kernels.selection import Cut
+    from mergeline.methods._kernels.tensor_inputs import TensorInputs
 
 WEIGHT = Parameter("weight", per_model=True)
 DENSITY = Parameter("density", per_model=True, default=1.0, low=0.0, high=1.0)
 LAMBDA = Parameter("lambda", default=1.0)
 INT8_MASK = Parameter("int8_mask", default=False)
-"""Accepted for the sake of mergekit's recipes, where it saves memory; here masks are bytes in any case."""
+"""Accepted for the sake of mergekit's recipes, where it saves memory; here there are no masks of whole tensors."""
 
 
-class Thinning(ABC):
-    """Which elements of one model's difference are kept."""
+@dataclass(frozen=True)
+class Between:
+    """Keeps the elements whose rank by magnitude is neither among the largest nor among the smallest."""
 
-    passes = 0
-
-    def observe(self, number: int, difference: Tensor) -> None:
-        """See one piece in pass ``number``."""
-        raise NotImplementedError(f"{type(self).__name__} announces {self.passes} passes and observes none")
-
-    def end_pass(self, number: int) -> None:
-        """Draw the conclusions of a pass."""
-        del number
-
-    @abstractmethod
-    def apply(self, start: int, difference: Tensor) -> None:
-        """Zero the elements that are not kept; pieces come in order."""
-
-    def restart(self) -> None:
-        """Begin another round over the pieces."""
-        return
+    down_to: Cut
+    """Everything from the largest down to the last one kept."""
+    above: Cut | None = None
+    """The largest, which are dropped; None: none are."""
 
 
-class KeepAll(Thinning):
-    """Nothing is thinned out."""
-
-    def apply(self, start: int, difference: Tensor) -> None:
-        return
+Thinning = Keep | Between | None
+"""Which elements of one model's difference are kept: each with the same probability, by magnitude, or all."""
 
 
-class KeepMiddle(Thinning):
-    """Keep the elements whose rank by magnitude is neither among the largest nor among the smallest."""
+def random_keep(density: float, seed: int, model: int, tensor: str) -> Keep | None:
+    """Keep each element with probability ``density``; element k is kept or not wherever it is asked for.
 
-    passes = PASSES
+    Args:
+        density: At least 1 keeps all.
+        seed: The recipe's.
+        model: Index of the model among the models merged.
+        tensor: Name of the output tensor.
 
-    def __init__(self, kept: int, largest_dropped: int = 0) -> None:
-        """Drop so many of the largest, then keep so many, then drop the rest."""
-        self._above = Largest(largest_dropped) if largest_dropped else None
-        self._down_to = Largest(largest_dropped + kept)
-
-    def observe(self, number: int, difference: Tensor) -> None:
-        for selection in self._selections():
-            selection.observe(number, difference)
-
-    def end_pass(self, number: int) -> None:
-        for selection in self._selections():
-            selection.end_pass(number)
-
-    def apply(self, start: int, difference: Tensor) -> None:
-        kept = self._down_to.mask(difference)
-        if self._above is not None:
-            kept.sub_(self._above.mask(difference))
-        difference.mul_(kept.view_as(difference))
-
-    def restart(self) -> None:
-        for selection in self._selections():
-            selection.restart()
-
-    def _selections(self) -> list[Largest]:
-        return [self._down_to] if self._above is None else [self._down_to, self._above]
+    References:
+        Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox-4x64, numpy's).
+    """
+    if density >= 1:
+        return None
+    name = hashlib.sha256(f"{seed}/{model}/{tensor}".encode()).digest()
+    return Keep((int.from_bytes(name[:8], "little"), int.from_bytes(name[8:16], "little")), density)
 
 
-class KeepRandom(Thinning):
-    """Keep each element with the same probability."""
+def keep_between(inputs: TensorInputs[Any], ranks: Sequence[tuple[int, int] | None]) -> list[Between | None]:
+    """Find the cuts that keep, of each model's difference, the elements between two ranks by magnitude.
 
-    def __init__(self, density: float, stream: RandomStream) -> None:
-        self._density, self._stream = density, stream
+    Args:
+        inputs: The base model first.
+        ranks: For each model, how many of the largest are dropped, and the rank of the last one kept. None: all are.
+    """
+    wanted = [[] if rank is None else [rank[1], *([rank[0]] if rank[0] else [])] for rank in ranks]
+    if not any(wanted):
+        return [None] * len(ranks)
+    return [Between(*cuts) if cuts else None for cuts in inputs.largest(magnitudes, wanted)]
 
-    def apply(self, start: int, difference: Tensor) -> None:
-        import torch
 
-        kept = self._stream.keep(self._density, start, difference)
-        difference.mul_(kept.view(torch.uint8).to(difference.dtype))
+def merge_task_vectors(
+    inputs: TensorInputs[Any], settings: TensorSettings, thinnings: Sequence[Thinning], *, has_vote: bool
+) -> str:
+    """Write the result; weights, λ, ``normalize`` and ``rescale`` come from the settings.
 
-
-class TaskVectors(Kernel):
-    """The arithmetic all methods of the family share."""
-
-    def __init__(self, settings: TensorSettings, thinnings: Sequence[Thinning], *, has_vote: bool) -> None:
-        """Take one thinning per model; weights, λ, ``normalize`` and ``rescale`` come from the settings."""
-        self._thinnings = thinnings
-        self._weights = settings.numbers("weight")
-        self._scale = float(settings.shared["lambda"])
-        self._has_vote = has_vote
-        self._is_normalized = bool(settings.shared.get("normalize", False))
-        self._is_rescaled = bool(settings.shared.get("rescale", False))
-        self._selection_passes = max(thinning.passes for thinning in thinnings)
-        # Rescaling needs to know what thinning leaves, so one more look after it is decided.
-        self.passes = self._selection_passes + self._is_rescaled
-        self._sums: Tensor | None = None
-        self._rescale = [1.0] * len(thinnings)
-        self._position = 0
-
-    def observe(self, number: int, pieces: Sequence[Tensor]) -> None:
-        differences = _differences(pieces)
-        if number < self._selection_passes:
-            for thinning, difference in zip(self._thinnings, differences, strict=True):
-                if number < thinning.passes:
-                    thinning.observe(number, difference)
-            return
-        self._measure(differences)
-
-    def end_pass(self, number: int) -> None:
-        if number < self._selection_passes:
-            for thinning in self._thinnings:
-                if number < thinning.passes:
-                    thinning.end_pass(number)
-            return
-        assert self._sums is not None
+    Returns:
+        The branch: ``vote`` or ``sum``.
+    """
+    weights, scale = settings.numbers("weight"), float(settings.shared["lambda"])
+    is_normalized = bool(settings.shared.get("normalize", False))
+    factors, kept = list(weights), tuple(thinnings)
+    if settings.shared.get("rescale", False):
         # What is left stands for all there was: the sum of magnitudes is kept, as in mergekit (the paper divides by
         # the density instead).
-        self._rescale = [before / after if after > 0 else 1.0 for before, after in self._sums.tolist()]
-        self._position = 0
-        for thinning in self._thinnings:
-            thinning.restart()
+        sums = inputs.sums(magnitudes_before_and_after, thinnings=kept)
+        before, after = sums[: len(kept)], sums[len(kept) :]
+        factors = [w * b / a if a > 0 else w for w, b, a in zip(weights, before, after, strict=True)]
+    if has_vote:
+        divisors = tuple(weights) if is_normalized else None
+        inputs.merge(vote, factors=tuple(factors), thinnings=kept, scale=scale, divisors=divisors)
+        return "vote"
+    if is_normalized:
+        scale /= sum(weights)
+    inputs.merge(thinned_sum, factors=tuple(factors), thinnings=kept, scale=scale)
+    return "sum"
 
-    def merge(self, pieces: Sequence[Tensor], output: Tensor) -> None:
-        differences = _differences(pieces)
-        factors = [weight * scale for weight, scale in zip(self._weights, self._rescale, strict=True)]
-        for thinning, difference, factor in zip(self._thinnings, differences, factors, strict=True):
-            thinning.apply(self._position, difference)
-            difference.mul_(factor)
-        self._position += output.numel()
-        if self._has_vote:
-            self._vote(differences, output)
-        else:
-            _add_up(differences, output)
-            if self._is_normalized:
-                output.div_(sum(self._weights))
-        output.mul_(self._scale).add_(pieces[0])
 
-    def _vote(self, differences: Sequence[Tensor], output: Tensor) -> None:
-        """Write the sum of the elements that have the sign of the sum of all, normalized if that is wanted."""
-        import torch
+def magnitudes(x: Sequence[Any]) -> list[Any]:
+    return [abs(v - x[0]) for v in x[1:]]
 
-        # Arithmetic with signs and in-place comparisons, several times faster than choosing by boolean masks.
-        _add_up(differences, output)
-        sign = output.clone().ge_(0.0).mul_(2.0).sub_(1.0)
-        for difference in differences:
-            difference.mul_(sign).clamp_min_(0.0)
-        _add_up(differences, output)
-        output.mul_(sign)
-        if not self._is_normalized:
-            return
-        divisor = torch.zeros_like(output)
-        for difference, weight in zip(differences, self._weights, strict=True):
-            divisor.add_(difference.gt_(0.0), alpha=weight)
+
+def magnitudes_before_and_after(x: Sequence[Any], thinnings: Sequence[Any]) -> list[Any]:
+    whole = magnitudes(x)
+    return whole + [_thinned(v, v, 1.0, thinning) for v, thinning in zip(whole, thinnings, strict=True)]
+
+
+def thinned_sum(x: Sequence[Any], factors: Sequence[Any], thinnings: Sequence[Any], scale: Any) -> Any:
+    """``base + λ Σ w_i δ_i``."""
+    return x[0] + scale * sum(_terms(x, factors, thinnings))
+
+
+def vote(x: Sequence[Any], factors: Sequence[Any], thinnings: Sequence[Any], scale: Any, divisors: Any) -> Any:
+    """``base + λ Σ w_i m_i δ_i / D``: only what has the sign of the sum counts; a sum of 0 is positive."""
+    terms = _terms(x, factors, thinnings)
+    elected: Any = sum(terms)
+    sign = where(elected >= 0.0, 1.0, -1.0)
+    aligned = [term * sign for term in terms]
+    # Not `maximum`: NaN must stay NaN.
+    agreeing = [where(value < 0.0, 0.0, value) for value in aligned]
+    total = sum(agreeing) * sign
+    if divisors is not None:
+        divisor: Any = sum(where(value > 0.0, w, 0.0) for value, w in zip(agreeing, divisors, strict=True))
         # Where no one agrees there is nothing to divide.
-        output.div_(divisor.add_(sign.copy_(divisor).eq_(0.0)))
+        total = total / where(divisor == 0.0, 1.0, divisor)
+    return x[0] + scale * total
 
-    @property
-    def branch(self) -> str:
-        return "vote" if self._has_vote else "sum"
 
-    def _measure(self, differences: Sequence[Tensor]) -> None:
-        """Add up each difference's magnitudes before and after thinning."""
-        import torch
+def _terms(x: Sequence[Any], factors: Sequence[Any], thinnings: Sequence[Any]) -> list[Any]:
+    differences = [v - x[0] for v in x[1:]]
+    each = zip(differences, factors, thinnings, strict=True)
+    return [_thinned(difference, abs(difference), factor, thinning) for difference, factor, thinning in each]
 
-        if self._sums is None:
-            self._sums = torch.zeros(len(differences), 2, dtype=torch.float64, device=differences[0].device)
-        for i, (thinning, difference) in enumerate(zip(self._thinnings, differences, strict=True)):
-            self._sums[i, 0] += difference.abs().sum()
-            thinning.apply(self._position, difference)
-            self._sums[i, 1] += difference.abs().sum()
-        self._position += differences[0].numel()
+
+def _thinned(value: Any, magnitude: Any, factor: Any, thinning: Any) -> Any:
+    """Return ``factor * value`` where it is kept, else 0; what is dropped is multiplied by 0, so that NaN stays NaN."""
+    if thinning is None:
+        return factor * value
+    return where(_is_kept(magnitude, thinning), factor, 0.0) * value
+
+
+def _is_kept(magnitude: Any, thinning: Any) -> Any:
+    if isinstance(thinning, Value):
+        # What a recording makes of `Keep`.
+        return thinning
+    kept = thinning.down_to.keeps(magnitude)
+    return kept if thinning.above is None else kept & ~thinning.above.keeps(magnitude)
 
 
 def weights_that_cancel(settings: TensorSettings, *, has_vote: bool) -> str | None:
@@ -209,13 +167,3 @@ def element_count(settings: TensorSettings) -> int:
     for size in settings.shape:
         count *= size
     return count
-
-
-def _differences(pieces: Sequence[Tensor]) -> list[Tensor]:
-    return [piece.sub_(pieces[0]) for piece in pieces[1:]]
-
-
-def _add_up(differences: Sequence[Tensor], output: Tensor) -> None:
-    output.copy_(differences[0])
-    for difference in differences[1:]:
-        output.add_(difference)
