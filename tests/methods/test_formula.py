@@ -56,7 +56,7 @@ def test_an_argument_of_another_kind_is_refused() -> None:
 
 def test_source_is_one_line_per_operation() -> None:
     program, _ = record(chord, 2, t=0.5)
-    source = write_source(program, ("BF16", "F16"), "F32")
+    source = write_source(program, ("BF16", "F16"), "BF16")
     assert "v0 = float32(from_bf16(a0[k]))" in source.text
     assert "v1 = float32(from_f16(a1[k]))" in source.text
     assert source.signature[:3] == ("u2[::1]", "u2[::1]", "f4[:,::1]")
