@@ -10,9 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mergeline.errors import MergeError
-from mergeline.merge import tensor_merger
-from mergeline.merge.gpu_buffers import TorchBuffers
 from mergeline.merge.shard import Resources
 from mergeline.plan.memory import StreamSizes
 from tests.builders.slerp_merges import SLERP, merge, slerp64, tensors_of
@@ -74,47 +71,6 @@ def test_progress_adds_up_to_what_is_written_and_the_record_to_the_file(recipe: 
     assert sum(written) == sum(tensor.nbytes for tensor in tensors_of(tmp_path / "a").values())
     content = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == shard.sha256
-
-
-def test_a_gpu_that_runs_short_of_memory_gives_the_same_bytes_from_smaller_blocks(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shape = {"hidden": 512, "vocabulary": 1024, "intermediate": 64, "layers": 1}
-    for seed, name in enumerate("ab"):
-        make_mistral(tmp_path / name, seed, dtype=torch.float32, **shape)
-    merge(recipe, tmp_path / "out")
-    monkeypatch.setattr(tensor_merger, "buffers_on", ShortOfMemory)
-    sizes, written = StreamSizes(2**20, 2**20), list[int]()
-    merge(recipe, tmp_path / "short", resources=Resources(sizes=sizes), on_progress=written.append)
-    expected, short = tensors_of(tmp_path / "out"), tensors_of(tmp_path / "short")
-    assert all(torch.equal(tensor, short[name]) for name, tensor in expected.items())
-    assert sum(written) == sum(tensor.nbytes for tensor in expected.values())
-    assert min(written) < 0
-    monkeypatch.setattr(ShortOfMemory, "limit", 2**12)
-    with pytest.raises(MergeError, match="ran out of memory; run again with fewer workers"):
-        merge(recipe, tmp_path / "none", resources=Resources(sizes=sizes))
-
-
-class ShortOfMemory(TorchBuffers):
-    """torch's CPU device as a GPU that has no room for large buffers, and once none in the midst of a tensor."""
-
-    limit = 2**17
-    blocks = 0
-
-    def __init__(self, device: str) -> None:
-        super().__init__("cpu")
-
-    def elements(self, slot: int, count: int, dtype: str) -> torch.Tensor:
-        if count > self.limit:
-            raise torch.OutOfMemoryError("no room")
-        return super().elements(slot, count, dtype)
-
-    def stored(self, part: torch.Tensor) -> memoryview:
-        stored = super().stored(part)
-        self.blocks += 1
-        if self.blocks == 3:
-            raise torch.OutOfMemoryError("no room")
-        return stored
 
 
 def test_mixed_dtypes_are_read_as_stored_and_rounded_once(recipe: Path, tmp_path: Path) -> None:
