@@ -11,6 +11,7 @@ from mergeline.merge.job import Executor, merge_here
 from mergeline.merge.manifest import MANIFEST_NAME
 from mergeline.merge.merging import merge_planned
 from mergeline.merge.workspace import finished_output
+from mergeline.methods.numerics import NUMERICS_VERSION
 from mergeline.plan.planning import PlannedMerge
 from mergeline.sources.checkpoint import Checkpoint, fetch, open_checkpoint
 from mergeline.sources.hub import Hub
@@ -32,11 +33,18 @@ def reproduce(
         The shards, equal to the published ones.
 
     Raises:
-        InputError: If it is no merge of this tool, or a source is not what it was.
+        InputError: If it is no merge of this tool, was computed by another version of the arithmetic, or a source has
+            changed.
         VerificationError: If a shard came out otherwise; what was made stays in ``output``.
     """
     hub = hub or Hub()
     merge = read_finished_merge(model, hub)
+    if merge.plan.numerics_version != NUMERICS_VERSION:
+        raise InputError(
+            f"{model}: was merged with numerics version {merge.plan.numerics_version} by Mergeline "
+            f"{merge.manifest.engine_version}, this one computes with version {NUMERICS_VERSION}, whose last bits "
+            "differ; install the Mergeline that made it to make it again."
+        )
     if finished_output(merge.plan, output) is not None:
         raise OutputError(f"{output}: already holds this merge; choose another place.")
     checkpoints = tuple(_same_source(source, hub) for source in merge.plan.sources)

@@ -111,3 +111,11 @@ def test_only_a_merge_is_verified_or_made_again(hub: Hub, hub_api: HfApi, tmp_pa
     hub_api.upload_file(repo_id=REPOSITORY, path_in_repo=PLAN_NAME, path_or_fileobj=json.dumps(plan).encode())
     with pytest.raises(InputError, match=r"names '\.\./elsewhere\.safetensors', which is no file of a merge"):
         reproduce(REPOSITORY, tmp_path / "again", hub=hub)
+
+
+def test_a_merge_of_another_numerics_version_is_refused(hub: Hub, hub_api: HfApi, tmp_path: Path) -> None:
+    plan = json.loads((tmp_path / "out" / PLAN_NAME).read_text()) | {"numerics_version": 1}
+    hub_api.upload_file(repo_id=REPOSITORY, path_in_repo=PLAN_NAME, path_or_fileobj=json.dumps(plan).encode())
+    with pytest.raises(InputError, match=r"was merged with numerics version 1 .* this one computes with version 2"):
+        reproduce(REPOSITORY, tmp_path / "again", hub=hub)
+    assert not (tmp_path / "again").exists()
