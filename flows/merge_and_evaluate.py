@@ -9,7 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.approval import ask_for_approval
-from flows.executors import require_engine
+from flows.executors import require_executor
 from flows.form import EXAMPLE_RECIPE, DeviceChoice, YamlBox
 from flows.steps import flow_host
 from mergeline.pipeline.form import read_form
@@ -58,7 +58,7 @@ def merge_and_evaluate(
         "recipe": recipe, "name": name, "tasks": tasks, "limit": limit, "publish": publish, "repo_id": repo_id,
         "private": private, "device": device, "more": more,
     })  # fmt: skip
-    require_engine(pipeline.settings.execute)
+    require_executor(pipeline.settings.execute)
     host = flow_host(ask_for_approval)
     result = run_pipeline(pipeline, Hub(), host)
     if host.ask is None or pipeline.settings.publish.when != "after_approval":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow, runtime
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.executors import require_engine
+from flows.executors import require_executor
 from flows.form import EXAMPLE_RECIPE, DeviceChoice, YamlBox
 from flows.steps import as_task
 from mergeline.merge.merging import MergedModel
@@ -30,7 +30,7 @@ def merge_model(
     """
     only_merge = {"tasks": [], "limit": None, "publish": "never", "repo_id": "", "private": True}
     pipeline = read_form({"recipe": recipe, "name": name, "device": device, "more": more, **only_merge})
-    require_engine(pipeline.settings.execute)
+    require_executor(pipeline.settings.execute)
     hub = Hub()
     prepared = as_task(steps.prepare, pipeline, hub)
     sources = as_task(steps.fetch_checkpoints, prepared.planned.checkpoints, hub)

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from mergeline.merge import assembly
-from mergeline.merge.geometry import heat_map, read_geometry, summarize
+from mergeline.merge.geometry import angle_table, read_geometry, summarize
 from mergeline.merge.merging import MergedModel
 from mergeline.merge.verification import Verification
 from mergeline.pipeline import steps
@@ -33,7 +33,7 @@ def _show_geometry(merged: MergedModel) -> None:
     if sentences:
         create_markdown_artifact(
             # Fenced: the page lets a wide table run into what stands beside it.
-            "\n\n".join([*sentences, "Angles in degrees:", f"```\n{heat_map(geometry)}\n```"]),
+            "\n\n".join([*sentences, "Angles in degrees:", f"```\n{angle_table(geometry)}\n```"]),
             key="geometry",
             description="How the models lie to each other",
         )

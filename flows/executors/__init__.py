@@ -17,7 +17,7 @@ from mergeline.merge.shard import Progress, ShardResult
 from mergeline.pipeline.language import Execute
 from mergeline.pipeline.preflight import PreparedPipeline
 
-__all__ = ["merge_shards", "require_engine"]
+__all__ = ["merge_shards", "require_executor"]
 
 
 def merge_shards(prepared: PreparedPipeline, job: MergeJob, on_progress: Progress) -> tuple[ShardResult, ...]:
@@ -37,7 +37,7 @@ def merge_shards(prepared: PreparedPipeline, job: MergeJob, on_progress: Progres
     return merge_on_threads(job, prepared.devices)
 
 
-def require_engine(execute: Execute) -> None:
+def require_executor(execute: Execute) -> None:
     """Find out whether the engine can start, before anything is moved.
 
     Raises:

@@ -25,11 +25,11 @@ def run(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise _needs_checkout("run", error) from None
     prepare_environment(state_directory())
-    from flows.executors import require_engine
+    from flows.executors import require_executor
     from flows.merge_and_evaluate import merge_and_evaluate
     from mergeline.pipeline.run import describe_result, result_json
 
-    require_engine(pipeline.settings.execute)
+    require_executor(pipeline.settings.execute)
     with prepared_beforehand(prepared):
         result = run_flow(cast("Any", merge_and_evaluate), to_form(pipeline))
     print(result_json(result) if options.json else describe_result(result))

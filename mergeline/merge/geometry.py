@@ -108,7 +108,7 @@ def summarize(plan: MergePlan, geometry: Sequence[TensorGeometry]) -> list[str]:
     return sentences
 
 
-def heat_map(geometry: Sequence[TensorGeometry]) -> str:
+def angle_table(geometry: Sequence[TensorGeometry]) -> str:
     """Draw the angles between the models in degrees, a row per layer and a column per kind of tensor, as Markdown."""
     layered = [tensor for tensor in geometry if tensor.layer is not None and tensor.angle is not None]
     kinds = list(dict.fromkeys(tensor.kind for tensor in layered))

@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from flows.executors import on_workers, require_engine
+from flows.executors import on_workers, require_executor
 from flows.merge_shards import merge_shards
 from mergeline.errors import InputError
 from mergeline.merge.merging import merge_recipe
@@ -231,7 +231,7 @@ def finish(flow: subprocess.Popen[str], log: Path) -> Mapping[str, str]:
 @pytest.mark.parametrize("engine", [pytest.param("ray", marks=needs_ray), "workers"])
 def test_an_engine_without_a_server_that_others_reach_is_refused(engine: str) -> None:
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InputError) as error:
-        require_engine(Execute.model_validate({"engine": engine}))
+        require_executor(Execute.model_validate({"engine": engine}))
     assert str(error.value) == (
         f"execute.engine: {engine} needs a Prefect server that its workers reach: start one with "
         "`python -m deployments.prefect_server` and set PREFECT_API_URL, or use threads."
@@ -242,12 +242,12 @@ def test_an_engine_without_a_server_that_others_reach_is_refused(engine: str) ->
 def test_a_ray_cluster_that_does_not_answer_is_refused(prefect_server: None) -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(InputError, match=rf"execute\.ray_address: {address} does not answer \(Connection refused\)"):
-        require_engine(Execute(engine="ray", ray_address=address))
+        require_executor(Execute(engine="ray", ray_address=address))
 
 
 def test_workers_without_their_deployment_are_refused(prefect_server: None) -> None:
     with pytest.raises(InputError, match="needs the deployment merge-shards/merge-shards, which this Prefect server"):
-        require_engine(Execute(engine="workers"))
+        require_executor(Execute(engine="workers"))
 
 
 @pytest.fixture(scope="module")
