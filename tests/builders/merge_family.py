@@ -51,6 +51,6 @@ def record_family(
     runs: dict[float, tuple[TrackedRun, float]] = {}
     for t, evaluation in zip(fractions, evaluations[len(parents) :], strict=True):
         report = comparison.compare_with_parents(evaluation, evaluations[: len(parents)], margin=0.02)
-        record = merge_record(prepared[t], merged[t], (report,), (), None, clock=StageClock(), prefect={})
+        record = merge_record(prepared[t], merged[t], (report,), (), None, clock=StageClock(), tags={})
         runs[t] = (record_merge(settings, record), evaluation.accuracy)
     return runs
