@@ -31,7 +31,7 @@ def test_gpu_gives_the_cpus_weights(method: str, dtype: torch.dtype, tmp_path: P
     parameters = PARAMETERS[method].strip("{}")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"merge_method: {method}\n{origin}models:\n{listed}parameters: {{{parameters}}}\n")
-    for name, devices in (("cpu", ["cpu"]), ("cuda", choose_devices("cuda")[0])):
+    for name, devices in (("cpu", ["cpu"]), ("cuda", list(choose_devices("cuda")))):
         merge_recipe(recipe, tmp_path / name, hub=Hub(), resources=Resources(tuple(devices), workers=2))
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("cuda", "cpu"))
     for name, tensor in ours.items():
