@@ -1,4 +1,4 @@
-"""Publishing a merge on the Hub: the gate that decides, the model card, the licences, the commit."""
+"""Publishing a merge on the Hub: the gate that decides, the model card, the commit."""
 
 import lazy_loader
 

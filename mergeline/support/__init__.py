@@ -1,1 +1,1 @@
-"""Durable files, locks, digests, paths of state, YAML with positions, text and secrets."""
+"""Durable files, locks, digests, paths of state, YAML with positions, text, dtypes and secrets."""
