@@ -20,10 +20,9 @@ def plan(options: argparse.Namespace) -> None:
     from mergeline.plan.planning import plan_recipe
     from mergeline.plan.text import describe_plan
     from mergeline.sources.hub import Hub
-    from mergeline.support.text import parse_size, read_text
+    from mergeline.support.text import parse_size
 
-    text = read_text(options.recipe, InputError, "recipe")
-    plan = plan_recipe(text, str(options.recipe), Hub(), parse_size(options.max_shard_size)).plan
+    plan = plan_recipe(options.recipe, hub=Hub(), max_shard_bytes=parse_size(options.max_shard_size)).plan
     if options.json:
         print(json.dumps({"digest": plan.digest, **json.loads(plan_json(plan))}))
     else:
@@ -40,11 +39,11 @@ def merge(options: argparse.Namespace) -> None:
     from mergeline.plan.planning import plan_recipe
     from mergeline.sources.checkpoint import fetch
     from mergeline.sources.hub import Hub
-    from mergeline.support.text import parse_size, read_text
+    from mergeline.support.text import parse_size
 
     resources = Resources(choose_devices(options.device), positive(options.workers, "--workers"))
-    text, hub = read_text(options.recipe, InputError, "recipe"), Hub()
-    planned = plan_recipe(text, str(options.recipe), hub, parse_size(options.max_shard_size))
+    hub = Hub()
+    planned = plan_recipe(options.recipe, hub=hub, max_shard_bytes=parse_size(options.max_shard_size))
     is_quiet = options.quiet or options.json
     for note in () if is_quiet else planned.plan.notes:
         print(f"note: {note}", file=sys.stderr)

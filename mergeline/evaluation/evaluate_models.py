@@ -33,7 +33,7 @@ def evaluate_models(
     questions: TaskQuestions,
     *,
     cache_dir: Path,
-    time_limit_seconds: float = 21_600.0,
+    time_limit_seconds: float = 36_000.0,
     on_line: Callable[[str], None] | None = None,
 ) -> tuple[Evaluation, ...]:
     """Evaluate every model on the same questions and return the evaluations in the models' order.

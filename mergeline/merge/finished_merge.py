@@ -40,7 +40,7 @@ def read_finished_merge(model: str, hub: Hub) -> FinishedMerge:
     missing = [name for name in (MANIFEST_NAME, PLAN_NAME, RECIPE_NAME) if name not in names]
     if missing:
         raise InputError(f"{model}: has no {missing[0]}; expected a finished merge made by Mergeline.")
-    manifest, plan = parse_manifest(read(MANIFEST_NAME), model), parse_plan(read(PLAN_NAME))
+    manifest, plan = parse_manifest(read(MANIFEST_NAME), model), parse_plan(read(PLAN_NAME), f"{model}/{PLAN_NAME}")
     _require_plain_names(model, plan)
     return FinishedMerge(checkpoint, manifest, plan, read(RECIPE_NAME).decode())
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from mergeline.errors import InputError
 from mergeline.merge.assembly import assemble
 from mergeline.merge.job import Executor, MergeJob, merge_here
 from mergeline.merge.manifest import Manifest
@@ -19,7 +18,6 @@ from mergeline.recipe.recipe import Recipe
 from mergeline.sources.checkpoint import fetch
 from mergeline.sources.hub import Hub
 from mergeline.support.calling import Call, call_directly
-from mergeline.support.text import read_text
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,7 @@ def merge_recipe(
         MergelineError: Of the kinds :mod:`mergeline.errors` lists.
     """
     hub = hub or Hub()
-    is_file = isinstance(recipe, Path)
-    text = read_text(recipe, InputError, "recipe") if isinstance(recipe, Path) else recipe
-    planned = plan_recipe(text, str(recipe) if is_file else "recipe", hub, max_shard_bytes)
+    planned = plan_recipe(recipe, hub=hub, max_shard_bytes=max_shard_bytes)
     return merge_planned(
         planned,
         output,

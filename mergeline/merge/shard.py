@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from mergeline.merge.shard_file import ShardFile, Span, TensorOutcome
 from mergeline.merge.source_files import SourceFiles
@@ -79,7 +79,10 @@ def finished_shard(plan: MergePlan, shard: ShardPlan, directory: Path) -> ShardR
     file = directory / shard.filename
     if not record.exists() or not file.exists() or file.stat().st_size != plan.shard_nbytes(shard):
         return None
-    result = _RESULT.validate_json(record.read_bytes())
+    try:
+        result = _RESULT.validate_json(record.read_bytes())
+    except ValidationError:
+        return None
     return result if result.key == _key(plan, shard) else None
 
 
@@ -150,7 +153,8 @@ def _merge_waiting(
     """
     from mergeline.merge.tensor_merger import TensorMerger
 
-    devices, workers = resources.devices, max(resources.workers, len(resources.devices))
+    devices = resources.devices
+    workers = min(max(resources.workers, len(devices)), len(waiting))
     held_elements = resources.sizes_on(devices[0]).held_elements
     if workers > 1:
         # Embedding and head take longest, and the head comes last: begun there, it would leave all others waiting.

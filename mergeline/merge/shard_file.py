@@ -172,9 +172,12 @@ class ShardFile:
             return {}
         lines = self._journal.read_bytes().split(b"\n")
         # What follows the last line break was cut off while being written.
-        if len(lines) < 2 or json.loads(lines[0]) != first_line:
+        try:
+            if len(lines) < 2 or json.loads(lines[0]) != first_line:
+                return {}
+            outcomes = [_OUTCOME.validate_json(line) for line in lines[1:-1]]
+        except ValueError:  # of another version, or damaged: nothing in it is trusted
             return {}
-        outcomes = [_OUTCOME.validate_json(line) for line in lines[1:-1]]
         if lines[-1]:
             os.truncate(self._journal, len(b"\n".join(lines[:-1])) + 1)
         return {outcome.name: outcome for outcome in outcomes}

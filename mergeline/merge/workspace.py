@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -37,12 +38,18 @@ def finished_output(plan: MergePlan, output: Path) -> Manifest | None:
     Raises:
         OutputError: If something else is there, which is never touched.
     """
-    if not output.exists():
-        return None
+    try:
+        if not os.path.lexists(output):
+            return None
+        is_dangling = not output.exists()
+    except OSError as problem:
+        raise OutputError(f"{output}: cannot be used: {problem.strerror}; choose another place.") from None
+    if is_dangling:
+        raise OutputError(f"{output}: is a link to nothing; choose another place or remove it.")
     manifest = read_manifest(output) if output.is_dir() else None
     if manifest is not None and manifest.plan_digest == plan.digest:
         return manifest
-    if output.is_dir() and not any(output.iterdir()):
+    if output.is_dir() and not output.is_symlink() and not any(output.iterdir()):
         return None
     what = "holds another merge" if manifest is not None else "exists and is not a merge of this recipe"
     raise OutputError(f"{output}: {what}; choose another place or remove it.")
@@ -63,12 +70,22 @@ def open_workspace(plan: MergePlan, output: Path) -> Generator[Workspace]:
     with exclusive(partial / _LOCK_NAME, f"writing {output}"):
         _check_room(plan, partial)
         kept = partial / PLAN_NAME
-        if not kept.exists() or read_plan(kept).digest != plan.digest:
+        if _kept_digest(kept) != plan.digest:
             for path in partial.iterdir():
-                if path.name != _LOCK_NAME:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != _LOCK_NAME:
                     path.unlink()
             write_whole(kept, plan_json(plan))
         yield Workspace(output, partial)
+
+
+def _kept_digest(plan_file: Path) -> str | None:
+    """Return the digest of the plan that an earlier run left; None where there is none that can be read."""
+    try:
+        return read_plan(plan_file).digest if plan_file.exists() else None
+    except OutputError:
+        return None
 
 
 def _check_room(plan: MergePlan, partial: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mergeline.errors import InputError, MissingTensorError, PlanError, ShapeMismatchError
 from mergeline.methods import METHODS
@@ -17,6 +18,7 @@ from mergeline.recipe.recipe import Recipe, read_recipe
 from mergeline.sources.checkpoint import Checkpoint, open_checkpoint
 from mergeline.sources.hub import Hub
 from mergeline.support.dtypes import BITS, SAFETENSORS_NAMES, RecipeDtype
+from mergeline.support.text import read_text
 from mergeline.support.yaml_document import did_you_mean
 
 DEFAULT_MAX_SHARD_BYTES = 5 * 10**9
@@ -135,7 +137,7 @@ def resolve_sources(recipe: Recipe, hub: Hub) -> dict[str, Checkpoint]:
 
 
 def plan_recipe(
-    recipe: str | Recipe,
+    recipe: str | Path | Recipe,
     origin: str = "recipe",
     hub: Hub | None = None,
     max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
@@ -143,14 +145,16 @@ def plan_recipe(
     """Read a recipe, pin its sources and plan the merge, without moving a weight.
 
     Args:
-        recipe: Its YAML text, or the recipe itself.
-        origin: What messages call it.
+        recipe: Its YAML text, the path of a YAML file, or the recipe itself.
+        origin: What messages call a text.
         hub: Where Hub ids are looked up; the environment's Hub by default.
         max_shard_bytes: Largest output file, in bytes.
 
     Raises:
         InputError: With one line per problem.
     """
+    if isinstance(recipe, Path):
+        recipe, origin = read_text(recipe, InputError, "recipe"), str(recipe)
     text = recipe if isinstance(recipe, str) else recipe.as_yaml()
     read = read_recipe(text, origin)
     checkpoints = resolve_sources(read, hub or Hub())

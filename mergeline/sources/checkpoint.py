@@ -69,8 +69,14 @@ def open_checkpoint(reference: str, hub: Hub | None = None) -> Checkpoint:
         RepositoryError: If the Hub repository or revision cannot be read.
     """
     path = Path(reference).expanduser()
-    if path.is_dir():
-        return _open_local(reference, path)
+    try:
+        if path.is_dir():
+            return _open_local(reference, path)
+        is_file = path.exists()
+    except OSError as problem:
+        raise CheckpointError(f"{reference[:80]}: cannot be looked up: {problem.strerror}; check the name.") from None
+    if is_file:
+        raise CheckpointError(f"{reference}: is a file; give the directory that holds config.json and *.safetensors.")
     looks_local = reference.startswith((".", "/", "~")) or reference.count("/") > 1
     if looks_local or reference.startswith("@"):
         raise CheckpointError(

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from mergeline.errors import MergeError, OutputError
-from mergeline.merge.shard import finished_shard, merge_shard
+from mergeline.merge.shard import Resources, finished_shard, merge_shard
 from mergeline.merge.tensor_merger import TensorMerger
 from mergeline.merge.workspace import open_workspace
 from mergeline.plan.merge_plan import TensorPlan
+from mergeline.plan.plan_file import PLAN_NAME
 from mergeline.plan.planning import plan_recipe
 from mergeline.sources.hub import Hub
 from tests.builders.slerp_merges import SLERP, merge, tensors_of
@@ -139,3 +141,54 @@ def _done(partial: Path) -> set[str]:
     for path in partial.glob(".*.done.json"):
         names |= {outcome["name"] for outcome in json.loads(path.read_bytes())["outcomes"]}
     return names
+
+
+@pytest.mark.parametrize("name", [PLAN_NAME, ".model.safetensors.done.json", ".model.safetensors.journal"])
+@pytest.mark.parametrize("content", [b"{}\n", b'{"k', b'{}\n{"name": 1}\n', b"\xff\n\xff\n"])
+def test_what_cannot_be_read_of_an_earlier_run_is_begun_anew(
+    name: str, content: bytes, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge(recipe, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("mergeline.merge.merging.assemble", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            merge(recipe, tmp_path / "out")
+    partial = tmp_path / ".out.partial"
+    if name == PLAN_NAME:
+        (partial / "leftover").mkdir()
+    if name.endswith(".journal"):
+        (partial / ".model.safetensors.done.json").unlink()
+        (partial / "model.safetensors").rename(partial / ".model.safetensors.partial")
+    (partial / name).write_bytes(content)
+    merge(recipe, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_loop", [False, True])
+def test_a_link_to_nothing_is_refused_before_anything_is_merged(is_loop: bool, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("link" if is_loop else "nowhere")
+    with pytest.raises(OutputError, match="link: is a link to nothing"):
+        merge(recipe, tmp_path / "link")
+    assert not (tmp_path / ".link.partial").exists()
+
+
+def test_a_name_too_long_is_refused(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="File name too long; choose another place"):
+        merge(recipe, tmp_path / ("x" * 300))
+
+
+def test_more_workers_than_tensors_are_not_started(recipe: Path, tmp_path: Path) -> None:
+    threads: list[int] = []
+    merge(
+        recipe,
+        tmp_path / "out",
+        resources=Resources(workers=10**9),
+        on_progress=lambda nbytes: threads.append(threading.active_count()),
+    )
+    assert max(threads) < 100
