@@ -304,10 +304,10 @@ def test_a_server_that_ends_is_named_and_takes_the_others_along(tmp_path: Path) 
         assert process.poll() is None, (tmp_path / "stderr").read_text()
         for child in psutil.Process(process.pid).children():
             children[child.cmdline()[2].rpartition(".")[2]] = child
-        return {"hub", "prefect_server", "mlflow"} <= set(children)
+        return {"loopback_hub", "prefect_server", "mlflow"} <= set(children)
 
     wait_until(started, "three servers")
-    os.kill(children["hub"].pid, signal.SIGKILL)
+    os.kill(children["loopback_hub"].pid, signal.SIGKILL)
     assert process.wait(60) == 1
     assert (tmp_path / "stdout").read_text() == ""
     said = (tmp_path / "stderr").read_text()

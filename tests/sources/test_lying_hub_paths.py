@@ -84,7 +84,8 @@ def test_a_listing_s_digests_and_paths_write_nothing(
     def use() -> None:
         hub.download(pinned if is_second else hub.resolve(REPOSITORY), ["model.safetensors"], cache)
 
-    assert escape in refusal(use, kind)
+    # A message shows the first 80 characters.
+    assert escape[:60] in refusal(use, kind)
     assert_untouched(treasure)
     assert not list(cache.rglob("trees/*"))
 
