@@ -12,10 +12,10 @@ from flows.approval import ask_for_approval
 from flows.executors import require_executor
 from flows.form import EXAMPLE_RECIPE, DeviceChoice, YamlBox
 from flows.steps import flow_host
+from mergeline.merge.devices import CORES
 from mergeline.pipeline.form import read_form
 from mergeline.pipeline.published_files import report_files
 from mergeline.pipeline.run import PipelineResult, run_pipeline
-from mergeline.pipeline.steps import CORES
 from mergeline.publish.policy import PublishWhen
 from mergeline.sources.hub import Hub
 from tasks.tracking import show_report_pages

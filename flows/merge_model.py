@@ -8,10 +8,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.executors import require_executor
 from flows.form import EXAMPLE_RECIPE, DeviceChoice, YamlBox
 from flows.steps import as_task
+from mergeline.merge.devices import CORES
 from mergeline.merge.merging import MergedModel
 from mergeline.pipeline import steps
 from mergeline.pipeline.form import read_form
-from mergeline.pipeline.steps import CORES
 from mergeline.sources.hub import Hub
 
 

@@ -9,9 +9,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.executors.on_threads import merge_on_threads
 from flows.executors.on_workers import alive_path
-from mergeline.merge.devices import choose_devices
+from mergeline.merge.devices import CORES, choose_devices
 from mergeline.merge.job import MergeJob
-from mergeline.pipeline.steps import CORES
 from mergeline.plan.plan_file import read_plan
 from mergeline.support.durable import exclusive
 from tasks.merging import require_shared

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mergeline.merge.devices import CORES
 from mergeline.merge.job import MergeJob
 from mergeline.merge.shard import Resources, ShardResult
-from mergeline.pipeline.steps import CORES
 from tasks.merging import MergeProgress, merge_shard
 
 

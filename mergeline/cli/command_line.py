@@ -13,6 +13,7 @@ from typing import Any
 from mergeline import __version__
 from mergeline.cli import evaluating, merging, recorded, running
 from mergeline.errors import MergelineError
+from mergeline.merge.devices import CORES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,7 +215,7 @@ def _shard_size(parser: argparse.ArgumentParser) -> None:
 
 
 def _workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="threads (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=CORES, metavar="N", help="threads (default: %(default)s)")
 
 
 def _dtype(parser: argparse.ArgumentParser) -> None:
@@ -223,7 +224,3 @@ def _dtype(parser: argparse.ArgumentParser) -> None:
 
 def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-
-
-def _cores() -> int:
-    return min(len(os.sched_getaffinity(0)), 8)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mergeline.errors import InputError
+
+CORES = min(len(os.sched_getaffinity(0)), 8)
+"""Threads that merge on this machine unless somebody says otherwise."""
 
 _DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """What a driver of GPUs that torch can use puts there: NVIDIA's, Windows' for Linux beneath it, AMD's."""

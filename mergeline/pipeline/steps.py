@@ -7,7 +7,6 @@ order with every step a Prefect task. A step that takes ``call`` is made of smal
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mergeline.errors import InputError, MergelineError, TrackingError
 from mergeline.evaluation.evaluate_models import ModelToEvaluate
 from mergeline.evaluation.questions.task_questions import TaskQuestions
 from mergeline.evaluation.results import Dtype, EvaluationReport, EvaluationSettings, Sample
+from mergeline.merge.devices import CORES
 from mergeline.merge.job import MergeJob, merge_here
 from mergeline.merge.merging import MergedModel, merge_planned
 from mergeline.merge.shard import Progress, Resources, ShardResult
@@ -35,9 +35,6 @@ from mergeline.support.state import state_folder
 from mergeline.tracking import MergeRecord, TrackedRun
 
 logger = logging.getLogger(__name__)
-
-CORES = min(len(os.sched_getaffinity(0)), 8)
-"""Threads that merge on this machine unless somebody says otherwise."""
 
 
 def prepare(pipeline: LoadedPipeline, hub: Hub) -> PreparedPipeline:
